@@ -223,13 +223,16 @@ def _from_toml(path: Path | None) -> dict[str, tuple[Any, str]]:
     return {k: (v, f"{path}: {k}") for k, v in flat.items()}
 
 
+_KINDS = {int: "a whole number", float: "a number", str: "a string", type(Path()): "a path"}
+
+
 def _convert(kind: type, value: Any, source: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
-        raise SettingsError(f"{source}: {value!r} is not a {kind.__name__}.")
+        raise SettingsError(f"{source}: {value!r} is not {_KINDS[kind]}.")
     try:
-        return Path(value) if issubclass(kind, Path) else kind(value)  # type: ignore[arg-type]
+        return Path(str(value)) if issubclass(kind, Path) else kind(value)
     except (TypeError, ValueError) as error:
-        raise SettingsError(f"{source}: {value!r} is not a {kind.__name__}.") from error
+        raise SettingsError(f"{source}: {value!r} is not {_KINDS[kind]}.") from error
 
 
 def _check(settings: Settings) -> None:
@@ -248,3 +251,13 @@ def _check(settings: Settings) -> None:
     for holds, message in rules:
         if not holds:
             raise SettingsError(message)
+
+
+def shown(settings: Settings) -> dict[str, str]:
+    """Every setting as a person may see it: secrets only as `set` or `not set`."""
+    flat = {f.name: (getattr(settings, f.name), f.repr) for f in fields(settings) if f.name != "limits"}
+    flat |= {f"limits.{name}": (value, True) for name, value in asdict(settings.limits).items()}
+    return {
+        name: str(value) if visible else ("(set)" if value else "(not set)")
+        for name, (value, visible) in flat.items()
+    }

@@ -1,0 +1,1 @@
+"""Benchmarks: one command each, printing ours and its peers side by side from one run."""

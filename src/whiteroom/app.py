@@ -1,0 +1,171 @@
+"""The composition root: settings in, the parts of a process put together. Only the entry points import it.
+
+Three processes are made here: the API (`service`), a worker (`run_worker`) and one attempt at a job (`run_job`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from whiteroom.problems import Problem
+
+if TYPE_CHECKING:
+    from whiteroom.config import Settings
+    from whiteroom.data.keys import SecretBox
+    from whiteroom.rooms.room import Room
+    from whiteroom.store.database import Database
+    from whiteroom.wire.service import Service
+    from whiteroom.wire.sigv4 import Credential
+
+_KEY_SECONDS = 1.0
+"""How long a removed access key may still be accepted."""
+_KEYS_HELD = 10_000
+
+
+def open_database(settings: Settings, *, migrate: bool) -> Database:
+    """The database of the settings, with its schema up to date when `migrate`.
+
+    Raises
+    ------
+    Problem : the URL is unusable, the server does not answer or refuses; without the password.
+    """
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+
+    from whiteroom.store.database import Database, SchemaTooNew
+
+    try:
+        url = make_url(settings.sqlalchemy_url)
+        where = url.render_as_string(hide_password=True)
+    except ArgumentError as error:
+        raise Problem(
+            "The database URL cannot be read; write postgresql+psycopg://USER@HOST/NAME or sqlite:////FILE."
+        ) from error
+    try:
+        database = Database(settings.sqlalchemy_url)
+        if migrate:
+            database.migrate()
+        else:
+            with database.read():
+                pass
+    except ModuleNotFoundError as error:
+        raise Problem(f"{where} needs the package {error.name}: pip install 'whiteroom[postgres]'") from error
+    except (ArgumentError, NoSuchModuleError, ValueError, SchemaTooNew) as error:
+        raise Problem(f"The database {where} cannot be used: {_without(url.password, error)}") from error
+    except DBAPIError as error:
+        reason = _without(url.password, error.orig or error)
+        raise Problem(f"The database {where} cannot be reached: {reason}") from error
+    return database
+
+
+def build(settings: Settings, database: Database) -> Room:
+    """What operations and jobs work with, over an open database."""
+    from whiteroom.data.catalog import from_settings as catalog_from_settings
+    from whiteroom.data.files import Files
+    from whiteroom.data.keys import KeyRing, SecretBox
+    from whiteroom.rooms.room import Room
+
+    return Room(
+        settings=settings,
+        database=database,
+        files=Files.from_settings(settings, owner=bucket_owner(database)),
+        catalog=catalog_from_settings(settings, database),
+        secrets=SecretBox.from_settings(settings),
+        ring=KeyRing.from_settings(settings),
+    )
+
+
+def service(room: Room, keys: Keys, health: Callable[[], Any]) -> Service:
+    """The API as an ASGI application; `keys` knows the access keys, `health` answers GET /healthz."""
+    from whiteroom import rooms  # noqa: F401 - importing it registers every operation
+    from whiteroom.rooms.access import recorder
+    from whiteroom.rooms.room import transactions
+    from whiteroom.wire.service import Service
+
+    database = room.database
+    return Service(
+        transaction=transactions(database),
+        lookup=keys,
+        context=room,
+        on_denied=recorder(database),
+        max_body_bytes=room.settings.max_body_bytes,
+        health=health,
+    )
+
+
+def run_worker(settings: Settings, *, parent: int | None = None) -> None:
+    """Work on the queue of the settings' database until SIGTERM or SIGINT, or until `parent` dies."""
+    from whiteroom.jobs import worker
+    from whiteroom.processes import end_with_parent
+
+    if parent is not None:
+        end_with_parent(parent)
+    database = open_database(settings, migrate=parent is None)
+    worker.run(settings, database, job_kinds())
+
+
+def run_job(settings: Settings, job_id: int, attempt: int) -> int:
+    """One attempt at a job; returns the exit code of the process that it has to itself."""
+    from whiteroom.jobs import child
+
+    database = open_database(settings, migrate=False)
+    return child.run(job_id, attempt, database, job_kinds(), build(settings, database), settings)
+
+
+def job_kinds() -> Mapping[str, Any]:
+    """Every kind of job by its name."""
+    from whiteroom.rooms import JOB_KINDS
+
+    return {kind.name: kind for kind in JOB_KINDS}
+
+
+def bucket_owner(database: Database) -> Callable[[str], str | None]:
+    """Which account a bucket belongs to, by the database."""
+    from whiteroom.store import buckets
+
+    def owner(bucket: str) -> str | None:
+        with database.read() as tx:
+            return buckets.owner(tx, bucket)
+
+    return owner
+
+
+class Keys:
+    """Looks up access keys for `wire.sigv4`. A key's account and secret are held for a second at most.
+
+    Only keys that exist are held, so a key made by the command line works at once and strangers fill nothing.
+    """
+
+    def __init__(self, database: Database, secrets: SecretBox) -> None:
+        self._database = database
+        self._secrets = secrets
+        self._held: dict[str, tuple[float, Credential]] = {}
+
+    def __call__(self, access_key_id: str) -> Credential | None:
+        from whiteroom.store import accounts
+        from whiteroom.wire.sigv4 import Credential
+
+        now = time.monotonic()
+        read_at, credential = self._held.get(access_key_id, (0.0, None))
+        if credential is not None and now - read_at < _KEY_SECONDS:
+            return credential
+        with self._database.read() as tx:
+            found = accounts.find_key(tx, access_key_id)
+        if found is None:
+            self._held.pop(access_key_id, None)
+            return None
+        account, sealed = found
+        secret = self._secrets.open(sealed, context=accounts.secret_context(access_key_id)).decode()
+        credential = Credential(account, access_key_id, secret)
+        if len(self._held) >= _KEYS_HELD:
+            self._held.clear()
+        self._held[access_key_id] = (now, credential)
+        return credential
+
+
+def _without(password: Any, error: BaseException) -> str:
+    """The error's first line; a driver may repeat the password it was given."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line.replace(str(password), "***") if password else line

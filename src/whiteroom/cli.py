@@ -1,0 +1,291 @@
+"""The command line: options in, the right function called, errors told in a sentence.
+
+Knows no HTTP and no SQL. Nothing heavy is imported before a command needs it, so that `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from whiteroom import __version__, config
+from whiteroom.config import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+_ACCOUNT = re.compile(r"[0-9]{12}")
+_ACCOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}")
+
+
+def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that say where its data lie, and pass it the Settings first."""
+
+    @click.option("--data-dir", type=click.Path(path_type=Path), help="Directory of everything kept on disk.")
+    @click.option("--database-url", help="SQLAlchemy URL; by default SQLite in the data directory.")
+    @click.option("--config", "config_file", type=click.Path(path_type=Path), help="Settings file (TOML).")
+    @functools.wraps(command)
+    def with_settings(
+        *args: Any, data_dir: Path | None, database_url: str | None, config_file: Path | None, **options: Any
+    ) -> Any:
+        own = {k: options.pop(k) for k in ("host", "port", "s3_port", "workers") if k in options}
+        try:
+            settings = config.load(config=config_file, data_dir=data_dir, database_url=database_url, **own)
+        except SettingsError as error:
+            raise click.ClickException(str(error)) from error
+        return command(settings, *args, **options)
+
+    return with_settings
+
+
+def _account_id(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not _ACCOUNT.fullmatch(value):
+        raise click.BadParameter(
+            f"{value!r} is not an AWS account id, which has twelve digits.", context, parameter
+        )
+    return value
+
+
+def _account_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    if not _ACCOUNT_NAME.fullmatch(value):
+        raise click.BadParameter(
+            f"{value!r}: use 1 to 64 letters, digits, spaces and ._@+-, beginning with a letter or a digit.",
+            context,
+            parameter,
+        )
+    return value
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="whiteroom")
+def main() -> None:
+    """Whiteroom: AWS Clean Rooms ML on your own machine, for AWS's own clients.
+
+    \b
+    whiteroom demo      shows the whole flow in under a minute
+    whiteroom serve     starts the server
+    """
+
+
+@main.command()
+@click.option("--host", help="Address to listen on (default 127.0.0.1).")
+@click.option("--port", type=int, help="Port of the API (default 8080; 0 takes a free one).")
+@click.option("--s3-port", type=int, help="Port of the embedded S3 (default 9000; 0 a free one, -1 none).")
+@click.option("--workers", type=int, help="Jobs that run at one time (default 2; 0 starts no worker).")
+@click.option("--parent", type=int, hidden=True, help="Stop when this process dies.")
+@_with_settings
+def serve(settings: Settings, parent: int | None) -> None:
+    """Start the API, the workers and the embedded S3 together."""
+    from whiteroom import serve as server
+
+    with _told():
+        server.serve(settings, parent=parent)
+
+
+@main.command()
+@click.option("--workers", type=int, help="Jobs that run at one time (default 2).")
+@click.option("--parent", type=int, hidden=True, help="Stop when this process dies.")
+@_with_settings
+def worker(settings: Settings, parent: int | None) -> None:
+    """Run jobs for servers on the same database, on this or another machine.
+
+    Workers on several machines need PostgreSQL (--database-url), the buckets on an S3 endpoint
+    (WHITEROOM_S3_ENDPOINT_URL), one server key (WHITEROOM_SERVER_KEY) and a data directory that they share.
+    """
+    from whiteroom import app
+
+    with _told():
+        app.run_worker(settings, parent=parent)
+
+
+@main.command("run-job", hidden=True)
+@click.argument("job_id", type=int)
+@click.argument("attempt", type=int)
+def run_job(job_id: int, attempt: int) -> None:
+    """One attempt at one job, in a process of its own; the worker starts it with its settings."""
+    from whiteroom import app
+
+    raise SystemExit(app.run_job(config.load(), job_id, attempt))
+
+
+@main.group()
+def account() -> None:
+    """Accounts and their access keys."""
+
+
+@account.command("create")
+@click.argument("account_id", callback=_account_id)
+@click.option("--name", required=True, callback=_account_name, help="What people call the account.")
+@click.option("--json", "as_json", is_flag=True, help="Print accountId, accessKeyId, secretAccessKey as JSON.")
+@_with_settings
+def create_account(settings: Settings, account_id: str, name: str, as_json: bool) -> None:
+    """Register the account ACCOUNT_ID and print an access key, as an AWS profile or as JSON.
+
+    The secret is shown this once.
+    """
+    from whiteroom import registry
+
+    with _told():
+        key = registry.create_account(settings, account_id, name)
+        if as_json:
+            document = {
+                "accountId": key.account_id,
+                "accessKeyId": key.access_key_id,
+                "secretAccessKey": key.secret_access_key,
+            }
+            click.echo(json.dumps(document))
+        else:
+            click.echo(registry.aws_profile(settings, name, key))
+
+
+@account.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_with_settings
+def list_accounts(settings: Settings, as_json: bool) -> None:
+    """List the accounts with their access key ids."""
+    from whiteroom import registry
+
+    with _told():
+        _show(registry.accounts(settings), as_json, "No account yet: whiteroom account create 111122223333 --name …")
+
+
+@main.group()
+def bucket() -> None:
+    """Buckets and the accounts that own them."""
+
+
+@bucket.command("create")
+@click.argument("name")
+@click.option("--account", "account_id", required=True, callback=_account_id, help="The owner.")
+@_with_settings
+def create_bucket(settings: Settings, name: str, account_id: str) -> None:
+    """Make the bucket NAME and give it to an account."""
+    from whiteroom import registry
+
+    with _told():
+        registry.create_bucket(settings, name, account_id)
+        click.echo(f"Bucket {name} belongs to account {account_id}: s3://{name}/")
+
+
+@bucket.command("list")
+@click.option("--account", "account_id", callback=lambda c, p, v: v and _account_id(c, p, v), help="Only its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_with_settings
+def list_buckets(settings: Settings, account_id: str | None, as_json: bool) -> None:
+    """List the buckets with their owners."""
+    from whiteroom import registry
+
+    with _told():
+        rows = registry.buckets(settings, account_id)
+        _show(rows, as_json, "No bucket yet: whiteroom bucket create NAME --account ID")
+
+
+@main.group()
+def table() -> None:
+    """Tables of the built-in catalog."""
+
+
+@table.command("create")
+@click.option("--account", "account_id", required=True, callback=_account_id, help="The owner.")
+@click.option("--database", required=True, help="Database of the catalog.")
+@click.option("--table", "name", required=True, help="Name of the table.")
+@click.option("--location", required=True, help="s3://BUCKET/PREFIX of its files.")
+@click.option("--format", "format_", type=click.Choice(["parquet", "csv", "json"]), required=True)
+@_with_settings
+def create_table(
+    settings: Settings, account_id: str, database: str, name: str, location: str, format_: str
+) -> None:
+    """Register the files under a location as a table; its columns are inferred and shown."""
+    from whiteroom import registry
+
+    with _told():
+        columns = registry.create_table(settings, account_id, database, name, location, format_)
+        click.echo(f"Table {database}.{name} of account {account_id} at {location}:")
+        _show(columns, False, "")
+
+
+@table.command("list")
+@click.option("--account", "account_id", callback=lambda c, p, v: v and _account_id(c, p, v), help="Only its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_with_settings
+def list_tables(settings: Settings, account_id: str | None, as_json: bool) -> None:
+    """List the tables with their columns."""
+    from whiteroom import registry
+
+    with _told():
+        _show(registry.tables(settings, account_id), as_json, "No table yet: whiteroom table create --help")
+
+
+@main.command("settings")
+@_with_settings
+def show_settings(settings: Settings) -> None:
+    """Print the settings in force; secrets are left out. docs/settings.md explains each."""
+    for name, value in config.shown(settings).items():
+        click.echo(f"{name} = {value}")
+
+
+@main.command()
+@click.option("--port", type=int, help="Port of the API that you mean to use.")
+@click.option("--s3-port", type=int, help="Port of the embedded S3 that you mean to use.")
+@_with_settings
+def doctor(settings: Settings) -> None:
+    """Check the environment; say what is missing and how to get it."""
+    from whiteroom import doctor as examination
+
+    raise SystemExit(examination.report(settings))
+
+
+@main.command()
+@click.option("--interactions", type=click.Path(path_type=Path), help="Your own data: Parquet or CSV.")
+@click.option("--seed", type=click.Path(path_type=Path), help="Your seed: ids as text, CSV, JSON Lines or Parquet.")
+@click.option("--user-column", help="Column of the user ids, where its name does not tell.")
+@click.option("--item-column", help="Column of the item ids.")
+@click.option("--timestamp-column", help="Column of the times.")
+@click.option("--output", type=click.Path(path_type=Path), default="demo-report", show_default=True)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Keep the server's data in this directory.")
+@click.option("--keep", is_flag=True, help="Keep the server's data in a directory of its own.")
+def demo(**options: Any) -> None:
+    """Two accounts, a lookalike audience, from data to export: the whole flow through boto3.
+
+    Without files of your own it makes up a population whose true audience is known.
+    """
+    from whiteroom.demo import run
+
+    with _told():
+        run.demo(run.Options(**options))
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn the errors that a user can act on into one sentence; anything else is a bug and shows its trace."""
+    from whiteroom.problems import Problem
+
+    try:
+        yield
+    except Problem as error:
+        raise click.ClickException(str(error)) from error
+
+
+def _show(rows: Sequence[dict[str, Any]], as_json: bool, nothing: str) -> None:
+    """Rows as JSON, or as columns that line up."""
+    if as_json:
+        click.echo(json.dumps(list(rows), indent=2))
+    elif not rows:
+        click.echo(nothing)
+    else:
+        cells = [[_cell(value) for value in row.values()] for row in rows]
+        heads = [re.sub(r"([A-Z])", r" \1", key).upper() for key in rows[0]]
+        widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
+        for line in (heads, *cells):
+            click.echo("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,176 @@
+"""Audience export jobs: one of the configured sizes of a ranking, written to the owner's bucket.
+
+Either account may start one, each on its own copy of the generation job. The users go to the owner's bucket
+only, and only the owner's record of the export says where they lie. An export has no ARN of its own on the
+wire; the one in the store is ours.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection
+
+from whiteroom.data.errors import DataError
+from whiteroom.jobs.kinds import Failure, JobError, JobKind, Outcome, Work
+from whiteroom.jobs.queue import Job
+from whiteroom.rooms import access, artifacts, kinds, lifecycle, paging
+from whiteroom.rooms.audience_generation import copies, size_in_users
+from whiteroom.rooms.kinds import AUDIENCE_EXPORT_JOB, AUDIENCE_GENERATION_JOB, CONFIGURED_AUDIENCE_MODEL
+from whiteroom.rooms.states import CREATING, move
+from whiteroom.store import resources
+from whiteroom.store.resources import Resource, Scope
+from whiteroom.wire.errors import conflict, quota_exceeded, validation
+from whiteroom.wire.service import operation
+
+if TYPE_CHECKING:
+    from whiteroom.rooms.room import Room
+    from whiteroom.wire.service import Call
+
+IDS_PER_CHUNK = 50_000
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@operation("cleanroomsml", "StartAudienceExportJob", scope=access.own_account)
+def start_audience_export_job(call: Call, request: dict[str, Any]) -> dict[str, Any]:
+    job = kinds.find(call, AUDIENCE_GENERATION_JOB, request["audienceGenerationJobArn"])
+    if job.status != "ACTIVE":
+        raise conflict(f"The audience generation job {job.arn} is {job.status}; it must be ACTIVE.")
+    size = request["audienceSize"]
+    bins = job.private["sizes"]
+    if size["type"] != bins["audienceSizeType"] or size["value"] not in bins["audienceSizeBins"]:
+        raise validation(
+            f"audienceSize must be one of the job's bins: {bins['audienceSizeType']} "
+            f"{', '.join(map(str, sorted(bins['audienceSizeBins'])))}."
+        )
+    _check_quotas(call, job)
+    owner = _output_owner(call, job)
+    arns = []
+    for generation_arn in dict.fromkeys((job.arn, *(a for a in copies(job) if access.account_of(a) == owner.account))):
+        account = access.account_of(generation_arn)
+        body = {"audienceGenerationJobArn": generation_arn, "audienceSize": size}
+        body |= kinds.picked(request, "description")
+        name = request["name"] if account == call.caller.account else f"{call.caller.account}-{request['name']}"
+        export = kinds.create(
+            call,
+            AUDIENCE_EXPORT_JOB,
+            name=name,
+            body=body,
+            status="CREATE_PENDING",
+            parent=generation_arn,
+            account=account,
+        )
+        arns.append(export.arn)
+    output = owner.body["outputConfig"]["destination"]["s3Destination"]["s3Uri"].rstrip("/")
+    payload = {
+        "owner": owner.account,
+        "startedBy": call.caller.account,
+        "artifact": job.private["artifact"],
+        "users": size_in_users(size["type"], size["value"], job.private["users"]),
+        "location": f"{output}/{job.arn.rsplit('/', 1)[1]}/{path_segment(name)}",
+    }
+    lifecycle.submit(call, CREATE.name, payload, *arns)
+    return {}
+
+
+@operation("cleanroomsml", "ListAudienceExportJobs", scope=access.own_account)
+def list_audience_export_jobs(call: Call, request: dict[str, Any]) -> dict[str, Any]:
+    parent = request.get("audienceGenerationJobArn")
+    rows, more = paging.page(call, request, AUDIENCE_EXPORT_JOB.name, parent=parent)
+    entries = [AUDIENCE_EXPORT_JOB.entry(row) for row in rows]
+    for entry in entries:
+        del entry[AUDIENCE_EXPORT_JOB.arn_member]  # ours; the model has none
+    return {"audienceExportJobs": entries, **more}
+
+
+def path_segment(name: str) -> str:
+    """A name as one segment of a path: itself where it is plain, else what is plain of it and a digest."""
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
+    return f"{plain or 'export'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+
+
+def _output_owner(call: Call, job: Resource) -> Resource:
+    """The configured audience model, whose owner's bucket receives the users."""
+    scope = Scope.service(why="an export goes where the model's owner configured")
+    return resources.load(call.tx, scope, CONFIGURED_AUDIENCE_MODEL.name, job.body["configuredAudienceModelArn"])
+
+
+def _check_quotas(call: Call, job: Resource) -> None:
+    limits = call.context.limits
+    kinds.require_room_for_pending(
+        call, AUDIENCE_EXPORT_JOB, "Pending audience export jobs", limits.max_pending_export_jobs
+    )
+    statuses = (*CREATING, "ACTIVE")
+    here = resources.count(call.tx, call.scope, AUDIENCE_EXPORT_JOB.name, statuses=statuses, parent=job.arn)
+    if here >= limits.max_exports_per_job:
+        raise quota_exceeded(
+            f"The job {job.arn} has {here} exports, the most it may have.",
+            "Active audience export jobs per audience generation job",
+            limits.max_exports_per_job,
+        )
+
+
+# --- the job -------------------------------------------------------------------------------------------
+
+
+def export(work: Work) -> Outcome:
+    """Write the first users of the ranking, best first, and then `_SUCCESS`."""
+    room: Room = work.context
+    payload = work.job.payload
+    file_format = room.settings.export_format
+    try:
+        users = artifacts.read_users(room, payload["artifact"], payload["users"])
+        if len(users) < room.limits.min_export_users:
+            raise JobError(
+                "AUDIENCE_SIZE_BELOW_MINIMUM",
+                f"The audience would hold {len(users)} users; at least {room.limits.min_export_users} must be "
+                "exported at once. Choose a larger size.",
+            )
+        files = room.files.as_account(payload["owner"])
+        chunks = _csv(users) if file_format == "csv" else _json_lines(users)
+        files.write(f"{payload['location']}/part-00000.{file_format}", chunks)
+        files.write(f"{payload['location']}/_SUCCESS", [])
+    except DataError as error:
+        raise JobError(error.status_code, error.message) from error
+
+    def activate(tx: Connection, now: datetime) -> None:
+        for copy in lifecycle.moved(tx, work.job):
+            seen = {"outputLocation": payload["location"]} if copy.account == payload["owner"] else {}
+            move(tx, copy, "ACTIVE", now=now, body=copy.body | seen)
+
+    return activate
+
+
+def _failure_for(copy: Resource, job: Job, failure: Failure) -> Failure:
+    """Where the owner's output goes, and why not, is the owner's affair."""
+    if copy.account == job.payload["owner"] or failure.status_code == "AUDIENCE_SIZE_BELOW_MINIMUM":
+        return failure
+    return Failure(failure.status_code, "The export could not be delivered; the model's owner sees why.")
+
+
+CREATE = JobKind(
+    name="audience-export-job", started=lifecycle.started, run=export, failed=lifecycle.failed(_failure_for)
+)
+
+
+def _json_lines(users: list[str]) -> Iterator[bytes]:
+    for start in range(0, len(users), IDS_PER_CHUNK):
+        chunk = users[start : start + IDS_PER_CHUNK]
+        yield "".join(json.dumps({"user_id": user}, ensure_ascii=False) + "\n" for user in chunk).encode()
+
+
+def _csv(users: list[str]) -> Iterator[bytes]:
+    yield b"user_id\n"
+    for start in range(0, len(users), IDS_PER_CHUNK):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([user] for user in users[start : start + IDS_PER_CHUNK])
+        yield text.getvalue().encode()

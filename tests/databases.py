@@ -1,0 +1,137 @@
+"""The databases that tests run on: a file of SQLite, and a PostgreSQL server that lives for a test session."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whiteroom.store.database import Database
+
+
+class Cluster:
+    """A throw-away PostgreSQL server on a Unix socket. `kill` is SIGKILL to every process of it."""
+
+    def __init__(self, binaries: Path) -> None:
+        self._binaries = binaries
+        self._root = Path(tempfile.mkdtemp(prefix="wr-pg-", dir="/tmp"))
+        self._user = _server_user() if os.getuid() == 0 else None
+        if self._user:
+            shutil.chown(self._root, self._user)
+        self._server: subprocess.Popen[bytes] | None = None
+        self._names = (f"test_{i}" for i in itertools.count())
+        initdb = [binaries / "initdb", "-D", self._root / "data", "-U", "whiteroom", "-A", "trust"]
+        initdb += ["-E", "UTF8", "--locale=C.UTF-8", "--no-sync", "--no-instructions"]
+        self._run(initdb)
+
+    def start(self) -> None:
+        # fsync guards against a lost machine, not a lost process: a killed server's writes are in the page cache.
+        options = {"listen_addresses": "", "unix_socket_directories": str(self._root), "fsync": "off"}
+        options |= {"max_connections": "200", "shared_buffers": "32MB"}
+        flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
+        with (self._root / "log").open("ab") as log:
+            command = [self._binaries / "postgres", "-D", self._root / "data", *flags]
+            self._server = self._start(command, log)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            if subprocess.run([self._binaries / "pg_isready", "-q", "-h", self._root]).returncode == 0:
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"PostgreSQL does not start:\n{(self._root / 'log').read_text()}")
+
+    def kill(self) -> None:
+        assert self._server is not None
+        family = [self._server.pid, *_children(self._server.pid)]
+        for pid in family:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        self._server.wait()
+
+    def new_database(self) -> str:
+        """Create an empty database and return its URL."""
+        name = next(self._names)
+        command = [self._binaries / "createdb", "-h", self._root, "-U", "whiteroom", "-T", "template0", name]
+        self._run(command)
+        return f"postgresql+psycopg://whiteroom@/{name}?host={self._root}"
+
+    def remove(self) -> None:
+        self.kill()
+        shutil.rmtree(self._root, ignore_errors=True)
+
+    def _start(self, command: list[str | Path], log: object) -> subprocess.Popen[bytes]:
+        # As root PostgreSQL refuses to run; a session of its own keeps a Ctrl-C at the tests from it.
+        return subprocess.Popen(
+            command, stdout=log, stderr=log, cwd=self._root, start_new_session=True, **self._as_user()
+        )
+
+    def _run(self, command: list[str | Path]) -> None:
+        done = subprocess.run(command, cwd=self._root, capture_output=True, text=True, check=False, **self._as_user())
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+    def _as_user(self) -> dict[str, object]:
+        if self._user is None:
+            return {}
+        entry = pwd.getpwnam(self._user)
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+
+def _server_user() -> str:
+    names = {entry.pw_name for entry in pwd.getpwall()}
+    return "postgres" if "postgres" in names else "nobody"
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
+
+
+def _binaries() -> Path | None:
+    on_path = [shutil.which("initdb")]
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = [Path(p).resolve().parent for p in (*on_path, *reversed(installed)) if p]
+    return found[0] if found else None
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Cluster]:
+    binaries = _binaries()
+    if binaries is None:
+        pytest.skip("PostgreSQL's initdb is neither on PATH nor in /usr/lib/postgresql: apt install postgresql")
+    cluster = Cluster(binaries)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a new, empty database."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/whiteroom.db"
+    cluster: Cluster = request.getfixturevalue("postgresql")
+    return cluster.new_database()
+
+
+@pytest.fixture
+def database(database_url: str) -> Iterator[Database]:
+    """A new database with the tables in it."""
+    database = Database(database_url)
+    database.migrate()
+    yield database
+    database.close()

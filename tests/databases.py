@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from whiteroom.store.database import Database
@@ -59,11 +60,11 @@ class Cluster:
         self._server.wait()
 
     def new_database(self) -> str:
-        """Create an empty database and return its URL."""
+        """The URL of an empty database; in truth a schema, which is a hundred times quicker to make."""
         name = next(self._names)
-        command = [self._binaries / "createdb", "-h", self._root, "-U", "whiteroom", "-T", "template0", name]
-        self._run(command)
-        return f"postgresql+psycopg://whiteroom@/{name}?host={self._root}"
+        with psycopg.connect(host=str(self._root), user="whiteroom", dbname="postgres") as connection:
+            connection.execute(f"CREATE SCHEMA {name}")
+        return f"postgresql+psycopg://whiteroom@/postgres?host={self._root}&options=-csearch_path%3D{name}"
 
     def remove(self) -> None:
         self.kill()

@@ -12,11 +12,7 @@ from whiteroom import config
 from whiteroom.config import PRESETS, Limits, Settings, SettingsError
 
 PAGE = (Path(__file__).parent.parent / "docs" / "settings.md").read_text("utf-8")
-ROWS = [
-    [cell.strip() for cell in line.strip("|").split("|")]
-    for line in PAGE.splitlines()
-    if line.startswith("| `")
-]
+ROWS = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("| `")]
 DOCUMENTED = {row[0].strip("`"): row[1:] for row in ROWS}
 NAMES = [f.name for f in fields(Settings) if f.name != "limits"]
 LIMITS = [f.name for f in fields(Limits)]

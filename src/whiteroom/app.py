@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from whiteroom.problems import Problem
@@ -70,7 +72,7 @@ def build(settings: Settings, database: Database) -> Room:
     return Room(
         settings=settings,
         database=database,
-        files=Files.from_settings(settings, owner=bucket_owner(database)),
+        files=Files.from_settings(settings, bucket_owner(database), bucket_adopter(database)),
         catalog=catalog_from_settings(settings, database),
         secrets=SecretBox.from_settings(settings),
         ring=KeyRing.from_settings(settings),
@@ -130,6 +132,17 @@ def bucket_owner(database: Database) -> Callable[[str], str | None]:
             return buckets.owner(tx, bucket)
 
     return owner
+
+
+def bucket_adopter(database: Database) -> Callable[[str, str], None]:
+    """Gives a bucket to the account that made it through the S3 endpoint, unless somebody was quicker."""
+    from whiteroom.store import buckets
+
+    def adopt(bucket: str, account: str) -> None:
+        with suppress(buckets.BucketTaken), database.write() as tx:
+            buckets.create(tx, bucket, account, datetime.now(UTC))
+
+    return adopt
 
 
 class Keys:

@@ -47,9 +47,7 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _account_id(context: click.Context, parameter: click.Parameter, value: str) -> str:
     if not _ACCOUNT.fullmatch(value):
-        raise click.BadParameter(
-            f"{value!r} is not an AWS account id, which has twelve digits.", context, parameter
-        )
+        raise click.BadParameter(f"{value!r} is not an AWS account id, which has twelve digits.", context, parameter)
     return value
 
 
@@ -199,9 +197,7 @@ def table() -> None:
 @click.option("--location", required=True, help="s3://BUCKET/PREFIX of its files.")
 @click.option("--format", "format_", type=click.Choice(["parquet", "csv", "json"]), required=True)
 @_with_settings
-def create_table(
-    settings: Settings, account_id: str, database: str, name: str, location: str, format_: str
-) -> None:
+def create_table(settings: Settings, account_id: str, database: str, name: str, location: str, format_: str) -> None:
     """Register the files under a location as a table; its columns are inferred and shown."""
     from whiteroom import registry
 

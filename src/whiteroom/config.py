@@ -160,9 +160,7 @@ class Settings:
         return {PREFIX + k.upper(): str(v) for k, v in flat.items()} | {PREFIX + "CONFIG": os.devnull}
 
 
-def load(
-    environment: Mapping[str, str] | None = None, *, config: Path | None = None, **overrides: Any
-) -> Settings:
+def load(environment: Mapping[str, str] | None = None, *, config: Path | None = None, **overrides: Any) -> Settings:
     """Read the settings.
 
     Parameters
@@ -230,7 +228,7 @@ def _convert(kind: type, value: Any, source: str) -> Any:
     if isinstance(value, bool) or not isinstance(value, (str, int, float, Path)):
         raise SettingsError(f"{source}: {value!r} is not {_KINDS[kind]}.")
     try:
-        return Path(str(value)) if issubclass(kind, Path) else kind(value)
+        return Path(str(value)) if issubclass(kind, Path) else kind(value)  # type: ignore[call-arg]
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{source}: {value!r} is not {_KINDS[kind]}.") from error
 
@@ -258,6 +256,5 @@ def shown(settings: Settings) -> dict[str, str]:
     flat = {f.name: (getattr(settings, f.name), f.repr) for f in fields(settings) if f.name != "limits"}
     flat |= {f"limits.{name}": (value, True) for name, value in asdict(settings.limits).items()}
     return {
-        name: str(value) if visible else ("(set)" if value else "(not set)")
-        for name, (value, visible) in flat.items()
+        name: str(value) if visible else ("(set)" if value else "(not set)") for name, (value, visible) in flat.items()
     }

@@ -51,9 +51,7 @@ def held(data_dir: Path) -> Iterator[None]:
         if not _locked(lock, patience_seconds=0.3):
             lock.seek(0)
             pid = lock.read().strip() or "unknown"
-            raise Problem(
-                f"A server with pid {pid} already serves {data_dir}; stop it, or give another --data-dir."
-            )
+            raise Problem(f"A server with pid {pid} already serves {data_dir}; stop it, or give another --data-dir.")
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()

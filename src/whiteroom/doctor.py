@@ -78,9 +78,7 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
     path = settings.data_dir.absolute()
     there = path if path.exists() else next(parent for parent in path.parents if parent.exists())
     writable = there.is_dir() and os.access(there, os.W_OK | os.X_OK)
-    yield Finding(
-        "data directory", writable, str(path), f"Make {there} writable, or give another --data-dir."
-    )
+    yield Finding("data directory", writable, str(path), f"Make {there} writable, or give another --data-dir.")
     free = shutil.disk_usage(there).free
     yield Finding(
         "free disk",
@@ -91,9 +89,7 @@ def _data_dir(settings: Settings) -> Iterator[Finding]:
     key = path / "keys" / "server.key"
     if key.exists():
         mode = stat.S_IMODE(key.stat().st_mode)
-        yield Finding(
-            "server key", mode & 0o077 == 0, f"{key}, mode {mode:o}", f"Others can read it: chmod 600 {key}"
-        )
+        yield Finding("server key", mode & 0o077 == 0, f"{key}, mode {mode:o}", f"Others can read it: chmod 600 {key}")
 
 
 def _memory(_settings: Settings) -> Iterator[Finding]:

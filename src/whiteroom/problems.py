@@ -1,5 +1,5 @@
 """The one error that the command line turns into a sentence; it knows nothing else."""
 
 
-class Problem(Exception):  # noqa: N818 - it names what the user has, not a fault of the program
+class Problem(Exception):
     """Something the person at the terminal can act on; the message says what it is and what to do."""

@@ -65,21 +65,24 @@ def create_bucket(settings: Settings, name: str, account_id: str) -> None:
     """Make a bucket in the storage and in the register of owners; neither without the other."""
     from whiteroom.data.files import Files, parse_s3_uri
     from whiteroom.store import buckets
+    from whiteroom.store.accounts import NoAccount
 
     try:
-        parse_s3_uri(f"s3://{name}")
-    except ValueError as error:
+        names_a_bucket = parse_s3_uri(f"s3://{name}") == (name, "")
+    except ValueError:
+        names_a_bucket = False
+    if not names_a_bucket:
         raise Problem(
             f"{name!r} is no bucket name: 3 to 63 lower-case letters, digits, dots and hyphens, "
             "beginning and ending with a letter or a digit."
-        ) from error
+        )
     with _database(settings) as database, database.write() as tx:
         try:
             buckets.create(tx, name, account_id, datetime.now(UTC))
         except buckets.BucketTaken as error:
             owner = buckets.owner(tx, name)
             raise Problem(f"There is a bucket {name} already; it belongs to account {owner}.") from error
-        except buckets.NoAccount as error:
+        except NoAccount as error:
             raise _no_account(account_id) from error
         files = Files.from_settings(settings, owner=lambda _: account_id)
         files.storage.make_bucket(account_id, name)
@@ -165,9 +168,7 @@ def _database(settings: Settings) -> Iterator[Database]:
 
 
 def _no_account(account_id: str) -> Problem:
-    return Problem(
-        f"There is no account {account_id}. Register it: whiteroom account create {account_id} --name NAME"
-    )
+    return Problem(f"There is no account {account_id}. Register it: whiteroom account create {account_id} --name NAME")
 
 
 def _time(moment: datetime) -> str:

@@ -129,9 +129,7 @@ def _start_s3(settings: Settings, keys: app.Keys) -> EmbeddedS3:
     return s3
 
 
-def _health(
-    database: Database, worker: Worker | None, s3: EmbeddedS3 | None
-) -> tuple[bool, dict[str, Any]]:
+def _health(database: Database, worker: Worker | None, s3: EmbeddedS3 | None) -> tuple[bool, dict[str, Any]]:
     """Whether everything is up, and the state of each part: ready, not ready, or off by the settings."""
     states = {"api": "ready", "database": "ready" if _answers(database) else "not ready"}
     for name, part in (("worker", worker), ("s3", s3)):

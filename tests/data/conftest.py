@@ -56,13 +56,24 @@ def moto() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an rclone server that stores objects in a directory."""
+def rclone_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("rclone")
+
+
+@pytest.fixture(scope="session")
+def rclone(rclone_root: Path) -> Iterator[str]:
+    """The URL of an rclone server that stores objects in `rclone_root`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    root = tmp_path_factory.mktemp("rclone")
-    command = [str(rclone_path()), "serve", "s3", "--config=", f"--addr=127.0.0.1:{port}", "--auth-key=test-key,test-secret"]
-    server = subprocess.Popen([*command, str(root)], stderr=subprocess.DEVNULL)
+    command = [
+        str(rclone_path()),
+        "serve",
+        "s3",
+        "--config=",
+        f"--addr=127.0.0.1:{port}",
+        "--auth-key=test-key,test-secret",
+    ]
+    server = subprocess.Popen([*command, str(rclone_root)], stderr=subprocess.DEVNULL)
     for _ in range(100):
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -82,8 +93,10 @@ def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
         data_dir=tmp_path, s3_endpoint_url=url, s3_access_key_id="test-key", s3_secret_access_key="test-secret"
     )
     client = s3_client(url, "test-key", "test-secret")
+    made = {bucket["Name"] for bucket in client.list_buckets()["Buckets"]}
     for name in OWNERS:
-        client.create_bucket(Bucket=name)
+        if name not in made:
+            client.create_bucket(Bucket=name)
         for entry in client.list_objects_v2(Bucket=name).get("Contents", ()):
             client.delete_object(Bucket=name, Key=entry["Key"])
     return settings
@@ -99,5 +112,7 @@ def s3_client(url: str, access_key_id: str, secret_access_key: str):
     )
 
 
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
+def open_files() -> int:
+    """How many files, not sockets, this process holds open."""
+    descriptors = Path("/proc/self/fd")
+    return sum(os.readlink(each).startswith("/") for each in descriptors.iterdir() if each.is_symlink())

@@ -159,9 +159,7 @@ def test_a_file_of_any_size_comes_back(tmp_path: Path, size: int) -> None:
     pieces=st.lists(st.integers(0, CHUNK + 9), max_size=4),
     reads=st.lists(st.tuples(st.integers(0, 3 * CHUNK), st.integers(0, CHUNK + 9)), max_size=5),
 )
-def test_any_pieces_written_read_at_any_place(
-    tmp_path: Path, pieces: list[int], reads: list[tuple[int, int]]
-) -> None:
+def test_any_pieces_written_read_at_any_place(tmp_path: Path, pieces: list[int], reads: list[tuple[int, int]]) -> None:
     content = b"".join(os.urandom(size) for size in pieces)
     with open_encrypted(tmp_path / "file", "wb", KEY) as file:
         position = 0

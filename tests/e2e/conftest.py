@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.population import Population, allow, configure, population, put_parquet, put_seed, register_table, train
 from tests.server import Account, Server, running
@@ -50,3 +52,12 @@ def parties(server: Server) -> Parties:
         *(server, publisher, advertiser, stranger, people),
         *(model["audienceModelArn"], configured, seed_ids, seed_uri),
     )
+
+
+def refused(error: str, call: Any, **arguments: Any) -> str:
+    """The message of the error that the call must raise."""
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    assert caught.value.response["Error"]["Code"] == error, caught.value.response
+    message: str = caught.value.response["Error"]["Message"]
+    return message

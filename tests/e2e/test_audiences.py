@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
-from tests.e2e.conftest import Parties
+from tests.e2e.conftest import Parties, refused
 from tests.population import allow, configure, export, exported_ids, generate, put_seed, start
 from tests.server import Account, wait
 
@@ -27,14 +27,6 @@ def owners_view(parties: Parties, job: dict[str, Any]) -> dict[str, Any]:
     arn = job["audienceGenerationJobArn"].replace(parties.advertiser.id, parties.publisher.id)
     document: dict[str, Any] = parties.publisher.ml.get_audience_generation_job(audienceGenerationJobArn=arn)
     return document
-
-
-def refused(error: str, call: Any, **arguments: Any) -> str:
-    with pytest.raises(ClientError) as caught:
-        call(**arguments)
-    assert caught.value.response["Error"]["Code"] == error, caught.value.response
-    message: str = caught.value.response["Error"]["Message"]
-    return message
 
 
 def test_the_audience_holds_the_users_who_truly_belong_to_it(parties: Parties, job: dict[str, Any]) -> None:

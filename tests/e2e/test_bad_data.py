@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tests.e2e.conftest import Parties
+from tests.e2e.conftest import Parties, refused
 from tests.population import SCHEMA, configure, generate, population, put_parquet, register_table, start, train
 from tests.server import wait
 
@@ -66,7 +66,7 @@ def values(**columns: Any) -> pa.Table:
     [
         ("null-ids", values(user_id=lambda c: pa.array([None, *c.to_pylist()[1:]])), "INVALID_TRAINING_DATA"),
         ("null-times", values(timestamp=lambda c: pa.array([None, *c.to_pylist()[1:]])), "INVALID_TRAINING_DATA"),
-        ("milliseconds", values(timestamp=lambda c: pa.array(c.to_numpy() * 1000)), "INVALID_TRAINING_DATA"),
+        ("milliseconds", values(timestamp=lambda c: pa.array(c.to_numpy() * 1000)), "INVALID_DATA_FILE"),
         ("before-1970", values(timestamp=lambda c: pa.array(-c.to_numpy())), "INVALID_TRAINING_DATA"),
         ("few-interactions", SMALL.table.slice(0, 900), "INSUFFICIENT_INTERACTIONS"),
         ("few-users", population(users=90, items=100, per_user=20).table, "INSUFFICIENT_USERS"),
@@ -84,7 +84,6 @@ def test_a_schema_that_disagrees_with_the_table_says_where(parties: Parties) -> 
     model = train(parties.publisher, "absent", "clicks", schema=absent)
     assert model["statusDetails"]["statusCode"] == "SCHEMA_MISMATCH"
     assert "'when'" in model["statusDetails"]["message"]
-    mistyped = [*SCHEMA[:2], {"columnName": "user_id", "columnTypes": ["USER_ID"]}]
     mistyped = [
         {"columnName": "user_id", "columnTypes": ["TIMESTAMP"]},
         {"columnName": "item_id", "columnTypes": ["ITEM_ID"]},
@@ -160,8 +159,6 @@ def test_a_seed_of_2_gb_fails_by_its_size_at_once(parties: Parties) -> None:
 def test_what_is_being_made_cannot_be_deleted_and_still_ends_well(parties: Parties) -> None:
     ml = parties.publisher.ml
     arn = start(parties.publisher, "running", parties.configured_arn, own_seed(parties))
-    from tests.e2e.test_audiences import refused
-
     assert "CREATE_" in refused("ConflictException", ml.delete_audience_generation_job, audienceGenerationJobArn=arn)
     assert wait(ml.get_audience_generation_job, audienceGenerationJobArn=arn)["status"] == "ACTIVE"
     ml.delete_audience_generation_job(audienceGenerationJobArn=arn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections import Counter
 from typing import Any
@@ -69,10 +70,10 @@ def test_names_are_counted_in_characters(parties: Parties) -> None:
     code, message = code_of(parties.publisher.ml.create_training_dataset, **request)
     assert code == "ValidationException" and "63" in message
     emoji = "🧪" * 63
-    arn = parties.publisher.ml.create_training_dataset(**dataset_request(parties.publisher, emoji, "clicks"))
-    found = parties.publisher.ml.get_training_dataset(**arn)
-    assert found["name"] == emoji
-    parties.publisher.ml.delete_training_dataset(**arn)
+    made = parties.publisher.ml.create_training_dataset(**dataset_request(parties.publisher, emoji, "clicks"))
+    arn = made["trainingDatasetArn"]
+    assert parties.publisher.ml.get_training_dataset(trainingDatasetArn=arn)["name"] == emoji
+    parties.publisher.ml.delete_training_dataset(trainingDatasetArn=arn)
 
 
 @pytest.mark.parametrize("value", ["0", "1000", "-1", "1.5", "abc", "", "1&maxResults=2"])
@@ -109,9 +110,10 @@ def test_a_region_of_its_own_holds_resources_of_its_own(parties: Parties) -> Non
     frankfurt = parties.stranger.client("cleanroomsml", region_name="eu-central-1")
     assert not frankfurt.list_training_datasets()["trainingDatasets"]
     request = dataset_request(parties.stranger, "same name", "t")
-    here, there = parties.stranger.ml.create_training_dataset(**request), frankfurt.create_training_dataset(**request)
-    assert ":eu-central-1:" in there["trainingDatasetArn"]
-    assert code_of(frankfurt.get_training_dataset, **here)[0] == "ResourceNotFoundException"
+    here = parties.stranger.ml.create_training_dataset(**request)["trainingDatasetArn"]
+    there = frankfurt.create_training_dataset(**request)["trainingDatasetArn"]
+    assert ":eu-central-1:" in there
+    assert code_of(frankfurt.get_training_dataset, trainingDatasetArn=here)[0] == "ResourceNotFoundException"
 
 
 def test_foreign_and_missing_resources_look_alike(parties: Parties) -> None:
@@ -243,15 +245,16 @@ def test_of_many_creates_with_one_name_one_succeeds(parties: Parties) -> None:
 
 def test_tags_have_their_limits(parties: Parties) -> None:
     ml = parties.stranger.ml
-    arn = ml.create_training_dataset(**dataset_request(parties.stranger, "tagged", "t"), tags={"a": "1"})
-    resource = {"resourceArn": arn["trainingDatasetArn"]}
+    made = ml.create_training_dataset(**dataset_request(parties.stranger, "tagged", "t"), tags={"a": "1"})
+    arn = made["trainingDatasetArn"]
+    resource = {"resourceArn": arn}
     ml.tag_resource(**resource, tags={f"k{n}": "v" for n in range(49)})
     assert len(ml.list_tags_for_resource(**resource)["tags"]) == 50
     assert code_of(ml.tag_resource, **resource, tags={"one more": "v"})[0] == "ValidationException"
     assert code_of(ml.tag_resource, **resource, tags={"aws:x": "v"})[0] == "ValidationException"
     ml.untag_resource(**resource, tagKeys=["a", "k1", "never there"])
     assert len(ml.list_tags_for_resource(**resource)["tags"]) == 48
-    assert len(ml.get_training_dataset(**arn)["tags"]) == 48
+    assert len(ml.get_training_dataset(trainingDatasetArn=arn)["tags"]) == 48
 
 
 def test_a_schema_needs_its_three_columns_and_at_most_ten_features(parties: Parties) -> None:
@@ -275,8 +278,6 @@ def test_a_denial_is_recorded_for_the_owner_of_the_data(parties: Parties) -> Non
         configuredAudienceModelArn=parties.configured_arn,
         seedAudience={"dataSource": {"s3Uri": strangers_seed}, "roleArn": parties.stranger.role},
     )
-    import sqlite3
-
     with sqlite3.connect(parties.server.data_dir / "whiteroom.db") as database:
         row = database.execute(
             "SELECT account, operation, resource, reason, detail FROM audit_event WHERE resource = ? ORDER BY id DESC",

@@ -107,9 +107,12 @@ def test_a_policy_that_could_not_be_honoured_is_refused(text: str, says: str) ->
         parse(text)
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda c: st.lists(c) | st.dictionaries(
-    st.sampled_from(["Version", "Statement", "Effect", "Principal", "AWS", "Action", "Resource", "Condition"]) | st.text(), c
-)))  # fmt: skip
+WORDS = ("Version", "Statement", "Effect", "Principal", "AWS", "Action", "Resource", "Condition")
+LEAVES = st.none() | st.booleans() | st.integers() | st.text()
+ANY_JSON = st.recursive(LEAVES, lambda c: st.lists(c) | st.dictionaries(st.sampled_from(WORDS) | st.text(), c))
+
+
+@given(ANY_JSON)
 def test_any_json_is_read_or_refused_in_words(value: Any) -> None:
     try:
         parse(json.dumps(value))

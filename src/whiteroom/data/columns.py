@@ -49,10 +49,6 @@ _GLUE_NAMES: Final = {
 }
 MAX_TYPE_NAME: Final = 1024
 
-# Seconds of the years 1 to 9999: what AWS's timestamps and Python's datetimes can hold.
-FIRST_SECOND: Final = -62_135_596_800
-LAST_SECOND: Final = 253_402_300_799
-
 
 def arrow_type(glue_type: str) -> pa.DataType:
     """The Arrow type of a Glue type name such as `bigint`, `decimal(10,2)` or `array<string>`.
@@ -133,21 +129,13 @@ def is_epoch_type(glue_type_name: str) -> bool:
 
 
 def epoch_seconds(column: pa.Array) -> pa.Array:
-    """int64 Unix seconds of an integer column of seconds, or of a timestamp column (no zone means UTC).
-
-    Raises ValueError with a sentence for a time outside the years 1 to 9999.
-    """
+    """int64 Unix seconds of an integer column of seconds, or of a timestamp column (no zone means UTC)."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if pa.types.is_timestamp(column.type):
         column = pc.floor_temporal(column, unit="second").cast(pa.timestamp("s", column.type.tz))
-    seconds = column.cast(pa.int64())
-    bounds = pc.min_max(seconds).as_py()
-    for bound in (bounds["min"], bounds["max"]):
-        if bound is not None and not FIRST_SECOND <= bound <= LAST_SECOND:
-            raise ValueError(f"holds the time {bound}, which is not a Unix time in seconds of the years 1 to 9999")
-    return seconds
+    return column.cast(pa.int64())
 
 
 def _is_list(arrow: pa.DataType) -> bool:

@@ -119,12 +119,7 @@ def _conform(uri: str, name: str, array: pa.Array, declared: pa.DataType, *, epo
         if pa.types.is_string(array.type) and not pa.types.is_string(declared):
             array = _parsed(uri, name, array, declared)
         if epoch:
-            try:
-                return epoch_seconds(array)
-            except pa.ArrowInvalid:
-                raise
-            except ValueError as error:
-                raise DataError("INVALID_DATA_FILE", f"The column {name} of the file {uri} {error}.") from None
+            return epoch_seconds(array)
         # Finer timestamps lose their nanoseconds; nothing else may lose anything.
         array = array.cast(declared, safe=not pa.types.is_timestamp(declared))
         if pa.types.is_string(declared) or pa.types.is_nested(declared):

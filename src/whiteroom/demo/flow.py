@@ -67,24 +67,24 @@ class Told:
 
 def walk(settings: Settings, running: Running, data: DemoData, run: str, step: Step) -> Told:
     """From interactions to exported audiences. `run` makes the names of this run's resources unique."""
-    with step("Two companies register: a publisher with users, an advertiser with customers"):
+    with step("A publisher and an advertiser register, each with a key and a bucket"):
         publisher = join(settings, running, PUBLISHER, "publisher", f"publisher-{run}")
         advertiser = join(settings, running, ADVERTISER, "advertiser", f"advertiser-{run}")
-    with step("The publisher uploads its interactions to its bucket (S3)"):
+    with step("The publisher uploads its interactions (S3)"):
         upload_interactions(publisher, data)
         table = f"interactions_{run.replace('-', '_')}"
         location = f"s3://{publisher.bucket}/interactions/"
         registry.create_table(settings, PUBLISHER, "demo", table, location, "parquet")
     with step("The publisher trains an audience model") as say:
         model = train(publisher, table, run, say)
-    with step("The publisher offers it: sizes, output bucket, and a policy that admits the advertiser") as say:
+    with step("The publisher offers it to the advertiser, by a policy") as say:
         configured, percentages = offer(publisher, model, data.users, run)
         say(", ".join(f"{p} %" for p in percentages))
-    with step("The advertiser brings its seed and starts an audience across the accounts") as say:
+    with step("The advertiser brings its seed and has an audience made") as say:
         job = generate(advertiser, configured, data.seed, run, say)
     metrics = advertiser.cleanrooms.get_audience_generation_job(audienceGenerationJobArn=job).get("metrics", {})
     relevance = {m["audienceSize"]["value"]: m.get("score") for m in metrics.get("relevanceMetrics", ())}
-    with step("The publisher exports every size and reads the users from its bucket") as say:
+    with step("The publisher exports every size and reads its users") as say:
         # One execution has two ARNs, each party's with its own account in it.
         mine = job.replace(f":{ADVERTISER}:", f":{PUBLISHER}:")
         locations = export(publisher, mine, percentages, run, say)
@@ -187,9 +187,7 @@ def generate(advertiser: Party, configured: str, seed: list[str], run: str, say:
     return job
 
 
-def export(
-    publisher: Party, job: str, percentages: list[int], run: str, say: Callable[[str], None]
-) -> dict[int, str]:
+def export(publisher: Party, job: str, percentages: list[int], run: str, say: Callable[[str], None]) -> dict[int, str]:
     """Export each size and wait for all. Returns where each lies."""
     for percent in percentages:
         publisher.cleanrooms.start_audience_export_job(
@@ -222,7 +220,7 @@ def pry(advertiser: Party, model: str, location: str) -> list[str]:
     from botocore.exceptions import ClientError
 
     bucket, _, prefix = location.removeprefix("s3://").partition("/")
-    attempts = {
+    attempts: dict[str, Callable[[], Any]] = {
         "the publisher's model": lambda: advertiser.cleanrooms.get_audience_model(audienceModelArn=model),
         "the exported users": lambda: advertiser.s3.list_objects_v2(Bucket=bucket, Prefix=prefix),
     }

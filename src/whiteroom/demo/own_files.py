@@ -196,7 +196,9 @@ def _column_of_ids(path: Path, user_column: str) -> list[str]:
         wanted = (user_column.lower(), *USER_NAMES)
         name = next((n for guess in wanted for n in table.column_names if n.lower() == guess), None)
     if name is None:
-        raise Problem(f"{path} has the columns {', '.join(table.column_names)}; call the one with the ids {user_column!r}.")
+        raise Problem(
+            f"{path} has the columns {', '.join(table.column_names)}; call the one with the ids {user_column!r}."
+        )
     return [str(value) for value in _ids(path, name, table[name]).drop_null().to_pylist()]
 
 

@@ -89,9 +89,7 @@ def _frame(inside: str, ticks: Sequence[tuple[float, str]], title: str) -> str:
         f'<text x="{_LEFT - 8}" y="{_y(level) + 4:.1f}" text-anchor="end">{level:.0%}</text>'
         for level in (0, 0.25, 0.5, 0.75, 1)
     )
-    below = "".join(
-        f'<text x="{x:.1f}" y="{_y(0) + 20}" text-anchor="middle">{label}</text>' for x, label in ticks
-    )
+    below = "".join(f'<text x="{x:.1f}" y="{_y(0) + 20}" text-anchor="middle">{label}</text>' for x, label in ticks)
     caption = f'<text x="{_LEFT}" y="{_y(0) + 44}">{escape(title)}</text>'
     size = f"0 0 {_LEFT + _WIDE + 30} {_TOP + _HIGH + 60}"
     return f'<svg viewBox="{size}" role="img" aria-label="{escape(title)}">{grid}{inside}{below}{caption}</svg>'

@@ -56,14 +56,12 @@ def generate(random_state: int = 1) -> DemoData:
         truth_is="the rest of the true audience",
         about=(
             f"{USERS:,} people with latent tastes, {ITEMS:,} items, {table.num_rows:,} interactions in 90 days",
-            f"{AUDIENCE:,} of them lean most toward one taste; the advertiser knows {SEED} of these, nobody the rest",
+            f"{AUDIENCE:,} of them make up the true audience; the advertiser knows {SEED} of these",
         ),
     )
 
 
-def _interactions(
-    rng: np.random.Generator, leaning: np.ndarray, activity: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _interactions(rng: np.random.Generator, leaning: np.ndarray, activity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Users and items (integers, aligned), one pair for each interaction: a taste is drawn, then an item of it."""
     import numpy as np
 

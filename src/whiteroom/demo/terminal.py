@@ -16,7 +16,7 @@ from whiteroom.demo.data import DemoData
 from whiteroom.demo.findings import Size
 from whiteroom.demo.flow import Told
 
-_WIDTH = 16
+_BAR = 10
 
 
 class Terminal:
@@ -55,12 +55,12 @@ class Terminal:
 
 
 def _findings(data: DemoData, told: Told, sizes: Sequence[Size]) -> Iterator[Table | Text]:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for head in ("size", "users"):
         table.add_column(head, justify="right")
-    table.add_column("relevance")
+    table.add_column("relevance", no_wrap=True)
     if data.truth:
-        table.add_column("truth found")
+        table.add_column("truth found", no_wrap=True)
         table.add_column("by chance", justify="right")
         table.add_column("lift", justify="right")
     for size in sizes:
@@ -96,7 +96,7 @@ def _relevance(score: float | None) -> Text:
 
 
 def _blocks(share: float) -> str:
-    """A bar of `_WIDTH` characters, in eighths."""
-    eighths = round(min(max(share, 0.0), 1.0) * _WIDTH * 8)
+    """A bar of `_BAR` characters, in eighths."""
+    eighths = round(min(max(share, 0.0), 1.0) * _BAR * 8)
     full, part = divmod(eighths, 8)
-    return ("█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")).ljust(_WIDTH, "·")
+    return ("█" * full + (" ▏▎▍▌▋▊▉"[part] if part else "")).ljust(_BAR, "·")

@@ -132,7 +132,8 @@ def insert(
     """
     values: dict[str, Any] = {
         "arn": arn, "kind": kind, "account": account, "region": region, "name": name, "parent": parent,
-        "collaboration": collaboration, "status": status, "version": 1, "created": now, "updated": now, "body": body, "private": private,
+        "collaboration": collaboration, "status": status, "version": 1, "created": now, "updated": now,
+        "body": body, "private": private,
     }  # fmt: skip
     statement = insert_new(tx, _table, "account", "region", "kind", "unique_name")
     try:

@@ -19,6 +19,9 @@ from whiteroom.wire import errors
 from whiteroom.wire.shapes import MAX_SHOWN, Problems, TooManyProblems, Walk, compile_walk
 from whiteroom.wire.spec import ErrorModel, Operation, Shape
 
+MAX_DIGITS = 400
+"""Digits of an integer in a body; the largest double has 309."""
+
 
 class OutputError(TypeError):
     """A handler returned what the operation's model does not allow."""
@@ -121,7 +124,10 @@ def _json(body: bytes) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_without_doubles, parse_constant=_no_constant
+            body.decode("utf-8"),
+            object_pairs_hook=_without_doubles,
+            parse_constant=_no_constant,
+            parse_int=_integer,
         )
         if b"\\u" in body:
             json.dumps(value, ensure_ascii=False).encode()  # finds halves of surrogate pairs
@@ -145,6 +151,12 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError(f"an integer has more than {MAX_DIGITS} digits")
+    return int(digits)
 
 
 def _percent_decoded(text: str, what: str) -> str:

@@ -24,18 +24,12 @@ class Routes:
         for operation in operations:
             segments = operation.path.split("/")[1:]
             names, labels = tuple(segments[::2]), tuple(s[1:-1] for s in segments[1::2])
-            if "{" in "".join(names) or any(
-                f"{{{la}}}" != s for la, s in zip(labels, segments[1::2], strict=True)
-            ):
-                raise ValueError(
-                    f"names and labels do not take turns in {operation.path} of {operation.name}"
-                )
+            if "{" in "".join(names) or any(f"{{{la}}}" != s for la, s in zip(labels, segments[1::2], strict=True)):
+                raise ValueError(f"names and labels do not take turns in {operation.path} of {operation.name}")
             methods = self._routes.setdefault((names, len(segments)), {})
             methods.setdefault(operation.method, {})[operation.signing_name] = operation, labels
 
-    def match(
-        self, method: str, raw_path: str, signing_name: str | None
-    ) -> tuple[Operation, Mapping[str, str]]:
+    def match(self, method: str, raw_path: str, signing_name: str | None) -> tuple[Operation, Mapping[str, str]]:
         """Find the operation, and its labels as they were sent, still percent-encoded.
 
         `signing_name` is what the credential scope claims; it decides only where a path is in both services.
@@ -47,9 +41,7 @@ class Routes:
             raise ApiError("UnknownOperationException", f"No operation has the path {raw_path[:200]}.")
         services = methods.get(method)
         if services is None:
-            message = (
-                f"{method[:20]} is no operation on {raw_path[:200]}; it has {', '.join(sorted(methods))}."
-            )
+            message = f"{method[:20]} is no operation on {raw_path[:200]}; it has {', '.join(sorted(methods))}."
             raise ApiError("UnknownOperationException", message)
         operation, labels = services.get(signing_name or "") or next(iter(services.values()))
         return operation, dict(zip(labels, segments[1::2], strict=True))

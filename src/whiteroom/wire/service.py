@@ -12,8 +12,9 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -44,7 +45,7 @@ class Call:
     tx: Any
     """The open transaction."""
     scope: Any
-    """What the operation's scope function returned; None while that runs."""
+    """What the operation's scope function returned; that one itself gets None."""
     context: Any
     """What the service was made with."""
     now: datetime
@@ -102,7 +103,7 @@ class Service:
     lookup : the credential of an access key id.
     context : handed to every handler.
     on_denied : told of an AccessDeniedException from a scope function or a handler, after the roll-back;
-        the call's `tx` is None.
+        the call's `tx` and `scope` are None.
     health : whether the server is ready, and a JSON document that says more.
     max_body_bytes : a larger request body is answered 413.
     threads : how many handlers run at one time.
@@ -192,9 +193,7 @@ class Service:
             sentence = f"The body did not come within {BODY_SECONDS} seconds."
             raise ApiError("RequestTimeoutException", sentence) from None
         if too_large:
-            raise ApiError(
-                "RequestEntityTooLargeException", f"A request body has at most {limit} bytes here."
-            )
+            raise ApiError("RequestEntityTooLargeException", f"A request body has at most {limit} bytes here.")
         return bytes(body)
 
     def _answer(self, request: sigv4.HttpRequest, request_id: str) -> Answer:
@@ -214,26 +213,22 @@ class Service:
         except Exception:
             log.exception("request %s failed", request_id)
         internal = found.errors.internal if found else "InternalServerException"
-        return Answer(
-            500, b'{"message":"The server failed; its log says why, under this request id."}', internal
-        )
+        return Answer(500, b'{"message":"The server failed; its log says why, under this request id."}', internal)
 
-    def _perform(
-        self, found: spec.Operation, caller: sigv4.Caller, values: dict[str, Any], now: datetime
-    ) -> bytes:
+    def _perform(self, found: spec.Operation, caller: sigv4.Caller, values: dict[str, Any], now: datetime) -> bytes:
         served = self._registry.get((found.service, found.name))
         if served is None:
             message = f"Whiteroom does not serve {found.name} yet; docs/api-status.md lists what it serves."
             raise ApiError("NotImplementedException", message)
-        call = Call(caller, found.name, found.service, None, None, self._context, now)
+        call = partial(Call, caller, found.name, found.service, context=self._context, now=now)
         try:
             with self._transaction(found.method != "GET") as tx:
-                call = replace(call, tx=tx)
-                call = replace(call, scope=served.scope(call))
-                return codec.dump(found, served.handler(call, values))  # before the commit: it may refuse
+                scope = served.scope(call(tx=tx, scope=None))
+                output = served.handler(call(tx=tx, scope=scope), values)
+                return codec.dump(found, output)  # before the commit: it may refuse
         except ApiError as error:
             if error.name == "AccessDeniedException":
-                self._on_denied(replace(call, tx=None), error)
+                self._on_denied(call(tx=None, scope=None), error)
             raise
 
 

@@ -111,17 +111,18 @@ def _map(shape: Shape, incoming: bool, secret: bool) -> Walk:
             return problems.add(at, "Member must be an object")
         if check_size and not check_size(len(value), at, problems):
             return None
-        for name in value:
-            key(name, f"{at}.key", problems)
-        return {k: member(item, f"{at}.{k[:MAX_SHOWN]}.value", problems) for k, item in value.items()}
+        walked = {}
+        for name, item in value.items():
+            entry = f"{at}.{'*' if secret else name[:MAX_SHOWN]}.value"
+            walked[key(name, f"{at}.key", problems)] = member(item, entry, problems)
+        return walked
 
     return walk
 
 
 def _string(shape: Shape, incoming: bool, secret: bool) -> Walk:
-    limits = shape.metadata
     check_size = _size_check(shape) if incoming else None
-    pattern = limits.get("pattern") if incoming else None
+    pattern = shape.metadata.get("pattern") if incoming else None
     allowed = frozenset(shape.enum)
     one_of = f"Member must satisfy enum value set: [{', '.join(shape.enum)}]"
 
@@ -220,7 +221,7 @@ def _from_epoch(value: Any) -> datetime:
 def _document(value: Any, at: str, problems: Problems, depth: int = 0) -> Any:
     """Any JSON, to a depth that no reader fails at."""
     if depth > MAX_DEPTH:
-        return problems.add(at[:MAX_SHOWN], f"Member must be nested at most {MAX_DEPTH} deep")
+        return problems.add(at, f"Member must be nested at most {MAX_DEPTH} deep")
     if type(value) is dict:
         for item in value.values():
             _document(item, at, problems, depth + 1)

@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import sha256
 from urllib.parse import quote
@@ -106,9 +106,7 @@ def verify(
 
 def claimed_signing_name(request: HttpRequest) -> str | None:
     """The service in the request's credential scope, unverified; None when it cannot be read."""
-    match = re.search(
-        r"Credential=[^/,]*/\d{8}/[^/,]*/([a-z-]{1,64})/", dict(request.headers).get("authorization", "")
-    )
+    match = re.search(r"Credential=[^/,]*/\d{8}/[^/,]*/([a-z-]{1,64})/", dict(request.headers).get("authorization", ""))
     return match and match[1]
 
 
@@ -161,7 +159,7 @@ def _check_time(headers: Mapping[str, list[str]], claim: Authorization, now: dat
     try:
         if not re.fullmatch(r"[0-9]{8}T[0-9]{6}Z", amz_date):
             raise ValueError
-        signed_at = datetime.strptime(amz_date, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+        signed_at = datetime.fromisoformat(amz_date)
     except ValueError:
         raise ApiError(
             "IncompleteSignature", "The header X-Amz-Date must be sent as YYYYMMDDTHHMMSSZ in UTC."
@@ -183,9 +181,7 @@ def _check_scope(claim: Authorization, signing_name: str) -> None:
         message = f"Credential should be scoped to the service {signing_name!r}."
         raise ApiError("InvalidSignatureException", message)
     if not REGION.fullmatch(claim.region):
-        raise ApiError(
-            "InvalidSignatureException", "Credential should be scoped to a region such as us-east-1."
-        )
+        raise ApiError("InvalidSignatureException", "Credential should be scoped to a region such as us-east-1.")
 
 
 def _check_signed_headers(headers: Mapping[str, list[str]], claim: Authorization) -> None:

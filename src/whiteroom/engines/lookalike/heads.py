@@ -7,12 +7,11 @@ rows. Their scores are standardised over the users and added.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg as sl
-import scipy.sparse as sp
 
+from whiteroom.engines.lookalike.evidence import Evidence
 from whiteroom.engines.lookalike.factors import one_blas_thread
 
 VECTOR_RIDGE = 3.0
@@ -20,30 +19,6 @@ VECTOR_RIDGE = 3.0
 TFIDF_RIDGE = 60.0
 RAW_RIDGE = 5000.0
 CG_ITERATIONS = 20
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """All a seed is compared by: what a fitted model holds of its users.
-
-    Attributes
-    ----------
-    vectors : float32, users x factors, centred, mean square 1. gram : float64, factors x factors, vectors' vectors.
-    X : csr float32, users x items. row_scale, column_scale : float32, make X's rows TF-IDF rows of unit length.
-    F : csr float32, users x feature columns (may have none). feature_scale : what F is multiplied by beside the raw X.
-    """
-
-    vectors: np.ndarray
-    gram: np.ndarray
-    X: sp.csr_matrix
-    row_scale: np.ndarray
-    column_scale: np.ndarray
-    F: sp.csr_matrix
-    feature_scale: float
-
-    @property
-    def n_users(self) -> int:
-        return int(self.X.shape[0])
 
 
 def score_seeds(evidence: Evidence, seeds: Sequence[np.ndarray]) -> np.ndarray:
@@ -68,6 +43,8 @@ def score_seeds(evidence: Evidence, seeds: Sequence[np.ndarray]) -> np.ndarray:
 def _vector_scores(evidence: Evidence, seeds: Sequence[np.ndarray]) -> np.ndarray:
     """vectors (vectors' vectors + VECTOR_RIDGE n I)^-1 (sum of the seed's vectors)."""
     sums = np.stack([evidence.vectors[seed].sum(axis=0, dtype=np.float64) for seed in seeds], axis=1)
+    # The vectors are centred: of a seed of everybody only rounding is left.
+    sums[:, [len(seed) == evidence.n_users for seed in seeds]] = 0
     penalty = VECTOR_RIDGE * evidence.n_users * np.eye(len(evidence.gram))
     with one_blas_thread():
         weights = sl.cho_solve(sl.cho_factor(evidence.gram + penalty), sums)

@@ -111,7 +111,10 @@ def canonical_seed(seed_ids: Any) -> pa.Array:
             seed_ids = seed_ids.combine_chunks()
         if not isinstance(seed_ids, pa.Array):
             seed_ids = pa.array([_text(value) for value in seed_ids], pa.large_string())
-        return _canonical(seed_ids.dictionary_encode().dictionary if len(seed_ids) else seed_ids, "seed").unique()
+        _check_id_type(seed_ids.type, "user_id")
+        if seed_ids.null_count:
+            raise SeedError("The seed holds a null, which is no id.")
+        return _canonical(_encode(seed_ids)[1], "user_id").unique()
     except (InteractionsError, TypeError, UnicodeEncodeError) as error:
         raise SeedError(f"The seed holds something that is no id: {error}") from error
 
@@ -208,29 +211,34 @@ def _encode(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
     return codes.to_numpy(zero_copy_only=False), encoded.dictionary
 
 
+def _check_id_type(kind: pa.DataType, column: str) -> None:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    allowed = (
+        pa.types.is_integer,
+        pa.types.is_floating,
+        pa.types.is_string,
+        pa.types.is_large_string,
+        pa.types.is_string_view,
+        pa.types.is_binary,
+        pa.types.is_large_binary,
+        pa.types.is_null,
+    )
+    if not any(is_kind(kind) for is_kind in allowed):
+        raise InteractionsError(f"Column {column} is {kind}; ids are strings or integers.")
+
+
 def _canonical(values: pa.Array, column: str) -> pa.Array:
-    """Distinct ids as their canonical text."""
-    kind = values.type
+    """Distinct ids as their canonical text. Floats that are whole numbers count as integers: nulls make them so."""
     try:
-        if pa.types.is_floating(kind):
-            if values.null_count or not pc.all(pc.is_finite(values)).as_py():
-                raise InteractionsError(f"Column {column} holds null, NaN or infinity where an id is needed.")
+        if pa.types.is_floating(values.type):
+            if not pc.all(pc.is_finite(values)).as_py():
+                raise InteractionsError(f"Column {column} holds NaN or infinity where an id is needed.")
             values = values.cast(pa.int64())
-        elif not (
-            pa.types.is_integer(kind)
-            or pa.types.is_string(kind)
-            or pa.types.is_large_string(kind)
-            or pa.types.is_string_view(kind)
-            or pa.types.is_binary(kind)
-            or pa.types.is_large_binary(kind)
-            or (pa.types.is_null(kind) and len(values) == 0)
-        ):
-            raise InteractionsError(f"Column {column} is {kind}; ids are strings or integers.")
         texts = values.cast(pa.large_string())
     except pa.ArrowInvalid as error:
         raise InteractionsError(f"Column {column} holds something that is no id: {error}") from error
-    if texts.null_count or pc.any(pc.equal(texts, "")).as_py():
-        raise InteractionsError(f"Column {column} holds a null or empty id.")
+    if pc.any(pc.equal(texts, "")).as_py():
+        raise InteractionsError(f"Column {column} holds an empty id.")
     return texts
 
 
@@ -250,6 +258,7 @@ class _Encoder:
         return [len(one) for one in self.dictionaries]
 
     def add(self, array: pa.Array, column: str) -> np.ndarray:
+        _check_id_type(array.type, column)
         codes, values = _encode(array)
         if array.null_count or codes.min(initial=0) < 0:
             raise InteractionsError(f"Column {column} holds a null id.")
@@ -290,6 +299,8 @@ class _Categorical:
         if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
             users = users[pc.list_parent_indices(array).to_numpy(zero_copy_only=False)]
             array = pc.list_flatten(array)
+        if pa.types.is_null(array.type):
+            array = array.cast(pa.large_string())
         kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
         if pa.types.is_nested(kind) or pa.types.is_temporal(kind):
             raise InteractionsError(

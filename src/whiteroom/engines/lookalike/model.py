@@ -13,11 +13,11 @@ import scipy.sparse as sp
 
 from whiteroom.engines.lookalike import storage
 from whiteroom.engines.lookalike.errors import LookalikeError, ModelFileError, SeedError
-from whiteroom.engines.lookalike.factors import learn_vectors, one_blas_thread
+from whiteroom.engines.lookalike.evidence import Evidence, learn_evidence
 from whiteroom.engines.lookalike.features import feature_columns
-from whiteroom.engines.lookalike.heads import Evidence, score_seeds
+from whiteroom.engines.lookalike.heads import score_seeds
 from whiteroom.engines.lookalike.interactions import Schema, canonical_seed, read_interactions
-from whiteroom.engines.lookalike.matrix import bm25, build_population, tfidf_scales
+from whiteroom.engines.lookalike.matrix import build_population
 from whiteroom.engines.lookalike.metrics import (
     Relevance,
     fold_rows,
@@ -63,7 +63,7 @@ class Lookalike:
     feature_names_ : the feature columns that count, such as "country=France" or "age in (20, 30]".
     n_users_, n_items_, n_interactions_ : how many of each the model stands for.
     n_active_users_ : users with two or more interactions, repeats counted.
-    evidence_ : user vectors and sparse rows (see `heads.Evidence`).
+    evidence_ : user vectors and sparse rows (see `evidence.Evidence`).
 
     The method and its sources are in docs/lookalike.md.
     """
@@ -125,32 +125,26 @@ class Lookalike:
             max_items=self.max_items,
             random_state=self.random_state,
         )
-        X = population.X
         F, self.feature_names_ = feature_columns(data, population.rows)
+        F.data *= np.float32(self.feature_weight)
         self.user_ids_ = data.user_ids.take(pa.array(population.rows))
         self.item_ids_ = data.item_ids.take(pa.array(population.columns))
         self.n_interactions_ = population.n_interactions
         self.n_active_users_ = population.n_active_users
-        del data, population
-
-        confidences = bm25(X)
-        F.data *= np.float32(self.feature_weight)
-        if F.shape[1]:
-            confidences = sp.hstack([confidences, F * np.float32(confidences.data.mean())], format="csr")
-        vectors = learn_vectors(
-            confidences,
-            factors=self.factors,
-            iterations=self.iterations,
-            regularization=self.regularization,
-            random_state=self.random_state,
-            threads=self.threads,
-            progress=lambda share, text: tell(0.25 + 0.7 * share, f"learning user vectors: {text}"),
+        X = population.X
+        del data, population  # the codes are as large as X; training needs the room
+        self._set(
+            learn_evidence(
+                X,
+                F,
+                factors=self.factors,
+                iterations=self.iterations,
+                regularization=self.regularization,
+                random_state=self.random_state,
+                threads=self.threads,
+                progress=lambda share, text: tell(0.25 + 0.7 * share, f"learning user vectors: {text}"),
+            )
         )
-        with one_blas_thread():
-            gram = (vectors.T @ vectors).astype(np.float64)
-        row_scale, column_scale = tfidf_scales(X)
-        feature_scale = float(np.sqrt(np.square(X.data).sum(dtype=np.float64) / X.shape[0]))
-        self._set(Evidence(vectors, gram, X, row_scale, column_scale, F, feature_scale))
         tell(1.0, f"{self.n_users_:,} users, {self.n_items_:,} items")
         return self
 

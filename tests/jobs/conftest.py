@@ -1,0 +1,125 @@
+"""A crew: worker processes over one database and data directory, and what a test asks of them."""
+
+import os
+import signal
+import subprocess
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+import pytest
+from sqlalchemy import text
+
+from tests.jobs.rig import COMMAND, EVERYBODY, ROOT
+from tests.store.rows import PUBLISHER, put_resource, register
+from whiteroom.config import Settings
+from whiteroom.jobs import queue
+from whiteroom.store import resources
+
+
+def wait_for(condition, seconds=20.0, step=0.02):
+    """The condition's first true value; fails the test when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(step)
+    raise AssertionError(f"nothing came of {condition} in {seconds} seconds")
+
+
+class Crew:
+    def __init__(self, settings, database):
+        self.settings = settings
+        self.database = database
+        self.workers = []
+
+    def start(self):
+        """One more worker process."""
+        environment = os.environ | self.settings.to_environment()
+        environment["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
+        with (self.settings.data_dir / "worker.log").open("ab") as log:
+            process = subprocess.Popen([*COMMAND, "worker"], env=environment, stdout=log, stderr=log)
+        self.workers.append(process)
+        return process
+
+    def enqueue(self, act="work", max_attempts=3, **payload):
+        with self.database.write() as tx:
+            return self.enqueue_in(tx, act, max_attempts, **payload)
+
+    def enqueue_in(self, tx, act="work", max_attempts=3, **payload):
+        now = datetime.now(UTC)
+        resource = put_resource(tx, now=now)
+        return queue.enqueue(tx, "test", resource.arn, {"act": act, **payload}, now=now, max_attempts=max_attempts)
+
+    def job(self, job_id):
+        with self.database.read() as tx:
+            return queue.get(tx, job_id)
+
+    def resource(self, job_id):
+        with self.database.read() as tx:
+            return resources.load(tx, EVERYBODY, "model", queue.get(tx, job_id).resource_arn)
+
+    def effects(self, job_id):
+        with self.database.read() as tx:
+            rows = tx.execute(text("SELECT what FROM effect WHERE job = :job"), {"job": job_id})
+            return [row.what for row in rows]
+
+    def ended(self, job_id, seconds=20.0):
+        return wait_for(lambda: (job := self.job(job_id)).status in ("DONE", "FAILED") and job, seconds)
+
+    def running(self, job_id, name="result"):
+        """The path of what the job's live attempt has written."""
+
+        def written():
+            job = self.job(job_id)
+            path = self.directory(job) / name
+            return job.status == "RUNNING" and path.exists() and path.read_text() and path
+
+        return wait_for(written)
+
+    def directory(self, job):
+        return self.settings.data_dir / "artifacts" / str(job.id) / str(job.attempt)
+
+    def children(self):
+        """Ids of the job processes of this crew, whoever's children they are now."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "status"]):
+            try:
+                ours = process.environ().get("WHITEROOM_DATA_DIR") == str(self.settings.data_dir)
+                if ours and "job" in process.info["cmdline"] and process.info["status"] != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
+            except psutil.Error:
+                continue  # it ended meanwhile
+        return found
+
+    def attempts_on_disk(self):
+        root = self.settings.data_dir / "artifacts"
+        return sorted((int(p.parent.name), int(p.name)) for p in root.glob("*/*"))
+
+    def stop(self):
+        for process in self.workers:
+            if process.poll() is None:
+                os.kill(process.pid, signal.SIGCONT)
+                process.terminate()
+        for process in self.workers:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                raise
+
+
+@pytest.fixture
+def crew(database, database_url, tmp_path):
+    register(database, PUBLISHER)
+    with database.write() as tx:
+        tx.exec_driver_sql("CREATE TABLE effect (job INTEGER, attempt INTEGER, what TEXT)")
+    data_dir = Path(tmp_path) / "data"
+    data_dir.mkdir()
+    settings = Settings(data_dir=data_dir, database_url=database_url, workers=2, lease_seconds=1.0)
+    crew = Crew(settings, database)
+    yield crew
+    crew.stop()

@@ -21,12 +21,12 @@ QUICK_JOBS = 24
 """Jobs of each block in a quick run."""
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"seeds of 100 only, {QUICK_JOBS} jobs a block")
     parser.add_argument("--tag", default="v2", help="which audiences to draw; v1 are those the recipe was chosen on")
     parser.add_argument("--only", help="methods whose name contains this")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     sizes = (100,) if arguments.quick else laleval.SEED_SIZES
     methods = {name: make for name, make in METHODS.items() if not arguments.only or arguments.only in name}
     recalls: dict[str, dict[str, dict[int, list[float]]]] = defaultdict(dict)

@@ -67,7 +67,7 @@ class Centroid:
 
 
 class SparseRidge:
-    """Least squares of "is in the seed" on TF-IDF rows, by conjugate gradients."""
+    """Least squares of "is in the seed" on TF-IDF rows, by conjugate gradients; its best penalty alone is 150."""
 
     def fit(self, X: sp.csr_matrix) -> Self:
         self.T = unit_tfidf(X)
@@ -77,8 +77,8 @@ class SparseRidge:
         T, n_items = self.T, self.T.shape[1]
         y = np.zeros(T.shape[0], np.float32)
         y[seed] = 1
-        normal = sp.linalg.LinearOperator((n_items, n_items), lambda w: T.T @ (T @ w) + 60 * w, dtype=np.float32)
-        weights, _ = sp.linalg.cg(normal, T.T @ (y - y.mean()), maxiter=20, rtol=0)
+        normal = sp.linalg.LinearOperator((n_items, n_items), lambda w: T.T @ (T @ w) + 150 * w, dtype=np.float32)
+        weights, _ = sp.linalg.cg(normal, T.T @ (y - y.mean()), maxiter=20, rtol=1e-6)
         return np.asarray(T @ weights)
 
 

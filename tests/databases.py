@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -123,8 +124,13 @@ def postgresql() -> Iterator[Cluster]:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of a new, empty database."""
+    return new_url(request, tmp_path)
+
+
+def new_url(request: pytest.FixtureRequest, directory: Path) -> str:
+    """The URL of a new, empty database of the kind that `request.param` names."""
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/whiteroom.db"
+        return f"sqlite:///{directory}/whiteroom.db"
     cluster: Cluster = request.getfixturevalue("postgresql")
     return cluster.new_database()
 
@@ -132,7 +138,13 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def database(database_url: str) -> Iterator[Database]:
     """A new database with the tables in it."""
-    database = Database(database_url)
+    with migrated(database_url) as database:
+        yield database
+
+
+@contextmanager
+def migrated(url: str) -> Iterator[Database]:
+    database = Database(url)
     database.migrate()
     yield database
     database.close()

@@ -19,9 +19,7 @@ class CommandLine:
     def __init__(self, data_dir: Path) -> None:
         self.data_dir = data_dir
 
-    def __call__(
-        self, *arguments: str, data_dir: bool = True, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
+    def __call__(self, *arguments: str, data_dir: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         options = ["--data-dir", str(self.data_dir)] if data_dir else []
         return subprocess.run(
             [sys.executable, "-m", "whiteroom", *arguments, *options],

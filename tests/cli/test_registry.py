@@ -22,6 +22,15 @@ def publisher(cli: CommandLine) -> CommandLine:
     return cli
 
 
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """An account with a bucket, for commands that are refused and so change nothing."""
+    cli = CommandLine(tmp_path_factory.mktemp("shop") / "data")
+    cli.done("account", "create", PUBLISHER, "--name", "publisher")
+    cli.done("bucket", "create", "publisher-data", "--account", PUBLISHER)
+    return cli
+
+
 def put_csv(cli: CommandLine, text: str, name: str = "part-0.csv") -> str:
     """Lay a file into a bucket of the publisher, as an upload would; returns the location."""
     directory = cli.data_dir / "s3" / PUBLISHER / "publisher-data" / "clicks"
@@ -84,7 +93,7 @@ def test_accounts_are_listed_with_their_keys_and_without_their_secrets(cli: Comm
         assert key["secretAccessKey"] not in words
 
 
-@pytest.mark.parametrize("account_id", ["12345678901", "1234567890123", "11112222333a", "", "１１１１２２２２３３３３"])
+@pytest.mark.parametrize("account_id", ["12345678901", "1234567890123", "11112222333a", "", "\uff11" * 12])
 def test_an_account_id_has_twelve_digits(cli: CommandLine, account_id: str) -> None:
     assert "twelve digits" in cli.refused("account", "create", account_id, "--name", "publisher")
 
@@ -92,7 +101,7 @@ def test_an_account_id_has_twelve_digits(cli: CommandLine, account_id: str) -> N
 @pytest.mark.parametrize("name", ["", "[x]", "a\nb", "-a", "x" * 65])
 def test_an_account_name_must_fit_into_a_profile(cli: CommandLine, name: str) -> None:
     assert "--name" in cli.refused("account", "create", PUBLISHER, f"--name={name}")
-    assert json.loads(cli.done("account", "list", "--json")) == []
+    assert not cli.data_dir.exists()
 
 
 def test_an_account_is_registered_once(publisher: CommandLine) -> None:
@@ -108,9 +117,9 @@ def test_a_bucket_belongs_to_its_account(publisher: CommandLine) -> None:
     assert "No bucket yet" in publisher.done("bucket", "list", "--account", ADVERTISER)
 
 
-@pytest.mark.parametrize("name", ["ab", "Upper", "under_score", "dash-", "dot.", "a..b", "x" * 64, "../up", "bucket/key"])
-def test_a_bucket_name_follows_s3(publisher: CommandLine, name: str) -> None:
-    assert "is no bucket name" in publisher.refused("bucket", "create", name, "--account", PUBLISHER)
+@pytest.mark.parametrize("name", ["ab", "Upper", "under_score", "dash-", "dot.", "a..b", "x" * 64, "../up", "has/key"])
+def test_a_bucket_name_follows_s3(shop: CommandLine, name: str) -> None:
+    assert "is no bucket name" in shop.refused("bucket", "create", name, "--account", PUBLISHER)
 
 
 def test_a_bucket_is_made_once_and_for_an_account_that_exists(publisher: CommandLine) -> None:
@@ -150,16 +159,14 @@ def test_a_table_shows_the_columns_that_were_inferred(publisher: CommandLine) ->
         ("s3://publisher-data/../clicks/", '".."'),
     ],
 )
-def test_a_table_needs_files_of_its_own_account(publisher: CommandLine, location: str, told: str) -> None:
-    publisher.done("bucket", "create", "publisher-data", "--account", PUBLISHER)
+def test_a_table_needs_files_of_its_own_account(shop: CommandLine, location: str, told: str) -> None:
     options = ["--database", "shop", "--table", "clicks", "--location", location, "--format", "csv"]
-    assert told in publisher.refused("table", "create", "--account", PUBLISHER, *options)
-    assert json.loads(publisher.done("table", "list", "--json")) == []
+    assert told in shop.refused("table", "create", "--account", PUBLISHER, *options)
+    assert json.loads(shop.done("table", "list", "--json")) == []
 
 
-def test_a_table_of_files_that_are_not_what_they_say_is_refused_by_the_file(publisher: CommandLine) -> None:
-    publisher.done("bucket", "create", "publisher-data", "--account", PUBLISHER)
-    location = put_csv(publisher, "this is no parquet", "part-0.parquet")
+def test_a_table_of_files_that_are_not_what_they_say_is_refused_by_the_file(shop: CommandLine) -> None:
+    location = put_csv(shop, "this is no parquet", "part-0.parquet")
     options = ["--database", "shop", "--table", "clicks", "--location", location, "--format", "parquet"]
-    words = publisher.refused("table", "create", "--account", PUBLISHER, *options)
+    words = shop.refused("table", "create", "--account", PUBLISHER, *options)
     assert "s3://publisher-data/clicks/part-0.parquet" in words

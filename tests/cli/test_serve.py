@@ -6,19 +6,23 @@ import json
 import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from botocore.exceptions import ClientError
+from sqlalchemy import text
 
 from tests.cli.conftest import CommandLine
 from tests.server import Server, running
+from whiteroom.store.database import Database
 
 
 @pytest.fixture
@@ -34,8 +38,13 @@ def family(server: Server) -> list[psutil.Process]:
     return [top, *top.children(recursive=True)]
 
 
-def worker_of(server: Server) -> psutil.Process:
-    return next(process for process in family(server) if "worker" in process.cmdline())
+def part_of(server: Server, words: str) -> psutil.Process | None:
+    """The process below the server's whose command line holds the words; None while it is between two lives."""
+    for process in family(server)[1:]:
+        with suppress(psutil.Error):
+            if words in " ".join(process.cmdline()):
+                return process
+    return None
 
 
 def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
@@ -86,8 +95,6 @@ def test_a_stopped_server_ends_with_code_0_and_takes_everything_with_it(server: 
 def test_a_stop_during_the_start_ends_as_cleanly(tmp_path: Path, cli: CommandLine) -> None:
     server = Server(tmp_path / "data")
     command = ["-m", "whiteroom", "serve", "--data-dir", str(server.data_dir), "--port", "0", "--s3-port", "0"]
-    import sys
-
     process = subprocess.Popen([sys.executable, *command], env=server.environment, stderr=subprocess.PIPE)
     eventually(lambda: (server.data_dir / "server.lock").exists())
     process.terminate()
@@ -106,32 +113,25 @@ def test_a_killed_server_leaves_no_orphans_and_its_directory_free(server: Server
 
 
 @pytest.mark.chaos
-@pytest.mark.parametrize("part", ["worker", "serve s3"])
+@pytest.mark.parametrize("part", ["whiteroom worker", "rclone serve s3"])
 def test_a_part_that_dies_is_started_again(server: Server, part: str) -> None:
-    def found() -> psutil.Process | None:
-        return next((p for p in family(server)[1:] if part in " ".join(p.cmdline())), None)
-
-    first = eventually(found)
+    first = eventually(lambda: part_of(server, part))
     first.kill()
-    second = eventually(lambda: (p := found()) and p.pid != first.pid and p)
-    assert second.is_running()
+    eventually(lambda: (second := part_of(server, part)) and second.pid != first.pid)
     eventually(lambda: health(server)[0] == 200)
 
 
 @pytest.mark.chaos
 def test_a_server_whose_worker_cannot_stay_up_is_not_ready(server: Server) -> None:
     for _ in range(3):
-        eventually(lambda: worker_of(server)).kill()
+        eventually(lambda: part_of(server, "whiteroom worker")).kill()
         eventually(lambda: health(server)[1]["components"]["worker"] == "not ready")
-        eventually(lambda: any("worker" in p.cmdline() for p in family(server)))
     status, document = health(server)
     assert (status, document["components"]["worker"]) == (503, "not ready")
     eventually(lambda: health(server)[0] == 200)
 
 
-def test_a_second_server_on_the_directory_is_refused_by_the_pid_of_the_first(
-    server: Server, cli: CommandLine
-) -> None:
+def test_a_second_server_on_the_directory_is_refused_by_the_pid_of_the_first(server: Server, cli: CommandLine) -> None:
     assert server.process is not None
     words = cli.refused("serve", "--port", "0", "--s3-port", "0")
     assert f"A server with pid {server.process.pid} already serves {server.data_dir}" in words
@@ -187,10 +187,6 @@ def test_a_setting_that_cannot_be_used_is_named(cli: CommandLine) -> None:
 
 
 def test_a_key_made_while_the_server_runs_works_at_once_and_one_removed_stops(server: Server) -> None:
-    from sqlalchemy import text
-
-    from whiteroom.store.database import Database
-
     publisher = server.account("111122223333", "publisher")
     assert publisher.ml.list_training_datasets()["trainingDatasets"] == []
     database = Database(f"sqlite:///{server.data_dir / 'whiteroom.db'}")
@@ -209,10 +205,12 @@ def test_a_key_made_while_the_server_runs_works_at_once_and_one_removed_stops(se
 
 
 def test_the_api_and_all_the_rest_are_ready_within_seconds_of_the_start(tmp_path: Path) -> None:
-    # On an idle machine it takes 0.6 seconds; this bound only catches a start that does something it should not.
+    # On an idle machine it takes 0.6 seconds; the bound leaves room for one that is busy with other tests.
     server = Server(tmp_path / "data")
-    started = time.monotonic()
-    server.start()
-    took = time.monotonic() - started
-    server.stop()
-    assert took < 5
+    took = []
+    for _ in range(3):
+        started = time.monotonic()
+        server.start()
+        took.append(time.monotonic() - started)
+        server.stop()
+    assert min(took) < 3

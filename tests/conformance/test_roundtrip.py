@@ -15,8 +15,8 @@ from botocore.session import get_session
 from botocore.validate import ParamValidator
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import valid
 
+from tests.conformance.strategies import valid
 from whiteroom.wire import codec
 from whiteroom.wire.errors import ApiError
 from whiteroom.wire.routes import Routes

@@ -13,11 +13,13 @@ from tests.e2e.conftest import Parties, refused
 from tests.population import allow, configure, export, exported_ids, generate, put_seed, start
 from tests.server import Account, wait
 
+NAME = "spring " + "🌸" * 56  # as long as a name may be; the owner's view of it is longer
+
 
 @pytest.fixture(scope="module")
 def job(parties: Parties) -> dict[str, Any]:
     done = generate(
-        parties.advertiser, "spring", parties.configured_arn, parties.seed_uri, tags={"team": "ads"}, description="d"
+        parties.advertiser, NAME, parties.configured_arn, parties.seed_uri, tags={"team": "ads"}, description="d"
     )
     assert done["status"] == "ACTIVE", done
     return done
@@ -51,7 +53,7 @@ def test_metrics_are_those_of_the_service_model(parties: Parties, job: dict[str,
 
 def test_one_execution_has_two_arns_that_differ_in_the_account(parties: Parties, job: dict[str, Any]) -> None:
     mine, theirs = job, owners_view(parties, job)
-    assert mine["name"] == "spring" and theirs["name"] == f"{parties.advertiser.id}-spring"
+    assert mine["name"] == NAME and theirs["name"] == f"{parties.advertiser.id}-{NAME}"
     assert mine["startedBy"] == theirs["startedBy"] == parties.advertiser.id
     assert mine["metrics"] == theirs["metrics"]
     assert mine["description"] == theirs["description"] == "d"

@@ -108,9 +108,12 @@ def test_a_users_values_are_gathered_over_its_rows_and_a_number_is_the_mean() ->
 
 def test_features_neither_depend_on_row_order_nor_on_batches() -> None:
     rng = np.random.default_rng(6)
-    table = noise(kind=rng.integers(0, 5, 800), size=rng.normal(size=800))
+    tags = np.array(
+        [[f"v{v}" for v in rng.choice(9, rng.integers(0, 4), replace=False)] for _ in range(800)], dtype=object
+    )
+    table = noise(kind=rng.integers(0, 5, 800), size=rng.normal(size=800), tags=tags)
     table = table.set_column(3, "size", pa.array(rng.normal(size=len(table))))
-    schema = Schema(categorical=("kind",), numerical=("size",))
+    schema = Schema(categorical=("kind", "tags"), numerical=("size",))
     shuffled = table.take(pa.array(rng.permutation(len(table)))).to_batches(max_chunksize=333)
     one, other = small().fit(table, schema=schema), small().fit(shuffled, schema=schema)
     np.testing.assert_array_equal(one.score(range(40)), other.score(range(40)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -82,6 +83,34 @@ def test_files_that_are_not_there_or_not_whole_are_refused(tmp_path: Path) -> No
         small().fit(5)
     with pytest.raises(InteractionsError, match="from a dict"):
         small().fit([{"user_id": 1, "item_id": 2}])
+
+
+def test_a_sources_own_failures_pass_through_unchanged() -> None:
+    def breaking() -> Iterator[pa.RecordBatch]:
+        yield noise().combine_chunks().to_batches()[0]
+        raise ConnectionResetError("the bucket went away")
+
+    with pytest.raises(ConnectionResetError):
+        small().fit(breaking())
+
+
+def test_batches_that_disagree_are_refused() -> None:
+    batches = [
+        pa.record_batch({"user_id": [1], "item_id": ["a"]}),
+        pa.record_batch({"user_id": ["x"], "item_id": ["a"]}),
+    ]
+    with pytest.raises(InteractionsError, match="Cannot read"):
+        small().fit(batches)
+
+
+def test_dictionaries_may_differ_between_batches() -> None:
+    def batch(users: list[str]) -> pa.RecordBatch:
+        return pa.record_batch({"user_id": pa.array(users).dictionary_encode(), "item_id": [1] * len(users)})
+
+    model = small(iterations=1).fit([batch(["b", "a"]), batch(["c", "a"])])
+    assert dict(zip(model.user_ids_.to_pylist(), model.evidence_.X.toarray().ravel(), strict=True)) == pytest.approx(
+        {"a": 1 + np.log(2), "b": 1, "c": 1}
+    )
 
 
 def test_floats_that_are_whole_numbers_are_ids() -> None:

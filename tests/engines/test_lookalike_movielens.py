@@ -9,7 +9,7 @@ import pytest
 from benchmarks import laleval
 from whiteroom.engines.lookalike import Lookalike
 
-RECALL_AT_100 = 0.813
+RECALL_AT_100 = 0.831
 """Recall@20 % of the documented method on these jobs; two hundredths are left for the platform's arithmetic."""
 
 

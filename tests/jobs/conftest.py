@@ -5,12 +5,12 @@ import signal
 import subprocess
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 import pytest
 from sqlalchemy import text
 
+from tests.databases import migrated, new_url
 from tests.jobs.rig import COMMAND, EVERYBODY, ROOT
 from tests.store.rows import PUBLISHER, put_resource, register
 from whiteroom.config import Settings
@@ -94,9 +94,8 @@ class Crew:
                 continue  # it ended meanwhile
         return found
 
-    def attempts_on_disk(self):
-        root = self.settings.data_dir / "artifacts"
-        return sorted((int(p.parent.name), int(p.name)) for p in root.glob("*/*"))
+    def attempts_on_disk(self, job_id):
+        return sorted(int(p.name) for p in (self.settings.data_dir / "artifacts" / str(job_id)).glob("*"))
 
     def stop(self):
         for process in self.workers:
@@ -114,10 +113,25 @@ class Crew:
 
 @pytest.fixture
 def crew(database, database_url, tmp_path):
+    """A crew without workers yet, for tests that stop, kill or configure them."""
+    yield from hired(database, database_url, tmp_path / "data")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def standing_crew(request, tmp_path_factory):
+    """A crew of one worker that several tests share."""
+    directory = tmp_path_factory.mktemp("standing")
+    url = new_url(request, directory)
+    with migrated(url) as database:
+        for crew in hired(database, url, directory / "data"):
+            crew.start()
+            yield crew
+
+
+def hired(database, database_url, data_dir):
     register(database, PUBLISHER)
     with database.write() as tx:
         tx.exec_driver_sql("CREATE TABLE effect (job INTEGER, attempt INTEGER, what TEXT)")
-    data_dir = Path(tmp_path) / "data"
     data_dir.mkdir()
     settings = Settings(data_dir=data_dir, database_url=database_url, workers=2, lease_seconds=1.0)
     crew = Crew(settings, database)

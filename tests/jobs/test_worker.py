@@ -30,8 +30,8 @@ def log_of(crew, job_id, attempt):
     return (crew.settings.data_dir / "logs" / "jobs" / f"{job_id}-{attempt}.log").read_text()
 
 
-def test_a_job_runs_and_its_result_shows_with_its_end(crew):
-    crew.start()
+def test_a_job_runs_and_its_result_shows_with_its_end(standing_crew):
+    crew = standing_crew
     job_id = crew.enqueue(**{"with": {"steps": 2}})
     job = crew.ended(job_id)
     assert (job.status, job.attempt, job.crashes, job.progress) == ("DONE", 1, 0, 1.0)
@@ -41,8 +41,8 @@ def test_a_job_runs_and_its_result_shows_with_its_end(crew):
     assert (crew.directory(job) / "result").read_text() == "attempt 1"
 
 
-def test_an_idle_worker_takes_a_job_at_once(crew):
-    crew.start()
+def test_an_idle_worker_takes_a_job_at_once(standing_crew):
+    crew = standing_crew
     crew.ended(crew.enqueue())
     waits = []
     for _ in range(3):
@@ -52,23 +52,23 @@ def test_an_idle_worker_takes_a_job_at_once(crew):
     assert min(waits) < 0.15
 
 
-def test_an_error_of_the_user_fails_the_job_at_once_with_its_code(crew):
-    crew.start()
+def test_an_error_of_the_user_fails_the_job_at_once_with_its_code(standing_crew):
+    crew = standing_crew
     job = crew.ended(crew.enqueue("user_error"))
     assert (job.status, job.attempt) == ("FAILED", 1)
     assert crew.effects(job.id) == ["INVALID_SEED_DATA"]
     assert failure(crew, job.id) == {"code": "INVALID_SEED_DATA", "message": "The seed has no ids."}
-    wait_for(lambda: crew.attempts_on_disk() == [])
+    wait_for(lambda: crew.attempts_on_disk(job.id) == [])
 
 
-def test_a_crash_is_tried_again_and_may_then_succeed(crew):
-    crew.start()
+def test_a_crash_is_tried_again_and_may_then_succeed(standing_crew):
+    crew = standing_crew
     job = crew.ended(crew.enqueue("raise", **{"with": {"until": 2}}))
     assert (job.status, job.attempt, job.crashes) == ("DONE", 2, 1)
     assert "a bug at attempt 1" in job.error
     assert "RuntimeError: a bug at attempt 1" in log_of(crew, job.id, 1)
     assert crew.effects(job.id) == ["ACTIVE"]
-    wait_for(lambda: crew.attempts_on_disk() == [(job.id, 2)])
+    wait_for(lambda: crew.attempts_on_disk(job.id) == [2])
 
 
 @pytest.mark.parametrize(
@@ -79,8 +79,8 @@ def test_a_crash_is_tried_again_and_may_then_succeed(crew):
         ("kill_itself", {}, "OUT_OF_MEMORY"),
     ],
 )
-def test_a_job_that_always_crashes_fails_for_good_once_its_attempts_are_used_up(crew, act, named, code):
-    crew.start()
+def test_a_job_that_always_crashes_fails_for_good_once_its_attempts_are_used_up(standing_crew, act, named, code):
+    crew = standing_crew
     job = crew.ended(crew.enqueue(act, max_attempts=2, **{"with": named}))
     assert (job.status, job.attempt) == ("FAILED", 2)
     assert crew.effects(job.id) == [code]
@@ -99,8 +99,8 @@ def test_a_job_over_its_memory_limit_fails_alone(crew):
     assert "MemoryError" in log_of(crew, greedy, 1)
 
 
-def test_a_job_that_cannot_start_fails_and_holds_up_no_other(crew):
-    crew.start()
+def test_a_job_that_cannot_start_fails_and_holds_up_no_other(standing_crew):
+    crew = standing_crew
     broken, sound = crew.enqueue(cannot_start=True, max_attempts=2), crew.enqueue()
     assert crew.ended(sound).status == "DONE"
     assert crew.ended(broken).status == "FAILED"
@@ -108,16 +108,16 @@ def test_a_job_that_cannot_start_fails_and_holds_up_no_other(crew):
     assert "the start is broken" in crew.job(broken).error
 
 
-def test_a_failure_that_cannot_be_shown_still_ends_the_job(crew):
-    crew.start()
+def test_a_failure_that_cannot_be_shown_still_ends_the_job(standing_crew):
+    crew = standing_crew
     job = crew.ended(crew.enqueue("raise", max_attempts=1, cannot_fail=True))
     assert job.status == "FAILED"
     assert crew.effects(job.id) == []
 
 
 @pytest.mark.parametrize("end", ["cancel", "forget"])
-def test_a_running_job_that_ignores_sigterm_is_killed_when_its_resource_lets_go(crew, tmp_path, end):
-    crew.start()
+def test_a_running_job_that_ignores_sigterm_is_killed_when_its_resource_lets_go(standing_crew, tmp_path, end):
+    crew = standing_crew
     job_id = crew.enqueue("hold", **{"with": {"release": str(tmp_path / "never")}})
     pid = int(crew.running(job_id, "pid").read_text())
     with crew.database.write() as tx:
@@ -128,7 +128,7 @@ def test_a_running_job_that_ignores_sigterm_is_killed_when_its_resource_lets_go(
         assert crew.effects(job_id) == ["CANCELLED"]
     else:
         assert crew.effects(job_id) == []
-    wait_for(lambda: crew.attempts_on_disk() == [])
+    wait_for(lambda: crew.attempts_on_disk(job_id) == [])
 
 
 def test_a_job_cancelled_while_it_waits_never_runs(crew):
@@ -169,8 +169,8 @@ def test_a_killed_workers_child_dies_with_it_and_another_worker_goes_on_from_the
     assert crew.resource(job_id).body == {"done": [0, 1, 2, 3]}
 
 
-def test_what_a_job_has_started_ends_with_it(crew):
-    crew.start()
+def test_what_a_job_has_started_ends_with_it(standing_crew):
+    crew = standing_crew
     job_id = crew.enqueue("spawn")
     sleeper = int(crew.running(job_id, "sleeper").read_text())
     with crew.database.write() as tx:
@@ -209,11 +209,11 @@ def test_a_child_that_comes_too_late_does_nothing(crew):
     environment = os.environ | crew.settings.to_environment()
     done = subprocess.run([sys.executable, "-m", "tests.jobs.rig", "job", str(job_id), "1"], env=environment)
     assert done.returncode == 75
-    assert crew.attempts_on_disk() == []
+    assert crew.attempts_on_disk(job_id) == []
 
 
-def test_a_talkative_jobs_log_is_bounded_and_keeps_the_last_words(crew):
-    crew.start()
+def test_a_talkative_jobs_log_is_bounded_and_keeps_the_last_words(standing_crew):
+    crew = standing_crew
     job = crew.ended(crew.enqueue("print", max_attempts=1, **{"with": {"lines": 3000}}))
     assert "the last words" in job.error
     log = log_of(crew, job.id, 1)
@@ -221,8 +221,8 @@ def test_a_talkative_jobs_log_is_bounded_and_keeps_the_last_words(crew):
     assert log.startswith("[what was printed before is not kept]")
 
 
-def test_a_database_that_is_locked_for_a_while_delays_jobs_and_loses_none(crew):
-    crew.start()
+def test_a_database_that_is_locked_for_a_while_delays_jobs_and_loses_none(standing_crew):
+    crew = standing_crew
     ids = [crew.enqueue() for _ in range(2)]
     for _ in range(3):
         with crew.database.write() as tx:
@@ -255,7 +255,8 @@ def test_sweeping_removes_what_no_live_attempt_owns_and_nothing_else(crew):
         log.touch()
     (data_dir / "artifacts" / "README").write_text("not ours")
     sweep(crew.database, data_dir)
-    assert crew.attempts_on_disk() == [(running, 1), (done, 1)]
+    left = {job_id: crew.attempts_on_disk(job_id) for job_id in (running, waiting, done, failed, deleted)}
+    assert left == {running: [1], waiting: [], done: [1], failed: [], deleted: []}
     assert not (data_dir / "artifacts" / str(deleted)).exists()
     assert (data_dir / "artifacts" / "README").exists()
     logs = sorted(p.name for p in (data_dir / "logs" / "jobs").iterdir())
@@ -263,8 +264,8 @@ def test_sweeping_removes_what_no_live_attempt_owns_and_nothing_else(crew):
     assert sweep(crew.database, data_dir) == []
 
 
-def test_sweeping_all_the_time_harms_no_running_job(crew):
-    crew.start()
+def test_sweeping_all_the_time_harms_no_running_job(standing_crew):
+    crew = standing_crew
     ids = [crew.enqueue(**{"with": {"steps": 3, "seconds": 0.3}}) for _ in range(6)]
     while any(crew.job(job_id).status not in ("DONE", "FAILED") for job_id in ids):
         sweep(crew.database, crew.settings.data_dir)
@@ -288,8 +289,8 @@ print(sorted(heavy & {name.split(".")[0] for name in sys.modules}))
     assert done.stdout.strip() == "[]"
 
 
-def test_an_idle_worker_leaves_the_processor_alone(crew):
-    worker = crew.start()
+def test_an_idle_worker_leaves_the_processor_alone(standing_crew):
+    crew, worker = standing_crew, standing_crew.workers[0]
     crew.ended(crew.enqueue())
     process = psutil.Process(worker.pid)
     before = process.cpu_times()
@@ -298,8 +299,8 @@ def test_an_idle_worker_leaves_the_processor_alone(crew):
     assert (after.user + after.system - before.user - before.system) / 3 < 0.03
 
 
-def test_a_resource_deleted_under_its_running_job_leaves_nothing(crew, tmp_path):
-    crew.start()
+def test_a_resource_deleted_under_its_running_job_leaves_nothing(standing_crew, tmp_path):
+    crew = standing_crew
     job_id = crew.enqueue("hold", **{"with": {"release": str(tmp_path / "never")}})
     pid = int(crew.running(job_id, "pid").read_text())
     resource = crew.resource(job_id)
@@ -307,5 +308,5 @@ def test_a_resource_deleted_under_its_running_job_leaves_nothing(crew, tmp_path)
         queue.forget(tx, resource.arn)
         resources.delete(tx, resource)
     wait_for(lambda: not psutil.pid_exists(pid))
-    wait_for(lambda: crew.attempts_on_disk() == [])
+    wait_for(lambda: crew.attempts_on_disk(job_id) == [])
     wait_for(lambda: not list(Path(crew.settings.data_dir).glob(f"logs/jobs/{job_id}-*")))

@@ -9,8 +9,8 @@ import boto3
 import pytest
 import uvicorn
 from botocore.config import Config
-from small_service import KEY, MAX_BODY_BYTES, THREADS, Ledger, operations_of_the_test
 
+from tests.wire.small_service import KEY, MAX_BODY_BYTES, THREADS, Ledger, operations_of_the_test
 from whiteroom.wire.service import Service
 
 

@@ -1,6 +1,6 @@
 """A few small operations to serve, and what they keep."""
 
-import time
+import threading
 from contextlib import contextmanager
 
 from whiteroom.wire import errors
@@ -20,6 +20,7 @@ class Ledger:
         self.transactions = []
         self.denied = []
         self.ready = True
+        self.barrier = threading.Barrier(THREADS + 1)
 
     @contextmanager
     def transaction(self, writes):
@@ -62,7 +63,8 @@ def operations_of_the_test() -> Registry:
 
     @served("ListTrainingDatasets")
     def listing(call, values):
-        time.sleep(0.3 if values.get("nextToken") == "slow" else 0)
+        if values.get("nextToken") == "wait":
+            call.tx.barrier.wait(timeout=20)
         return {"trainingDatasets": []}
 
     @served("DeleteTrainingDataset")

@@ -5,7 +5,7 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from whiteroom.wire import codec
@@ -13,6 +13,7 @@ from whiteroom.wire.errors import ApiError
 from whiteroom.wire.shapes import MAX_PROBLEMS, Problems, compile_walk
 from whiteroom.wire.spec import _model, operations
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ROLE = "arn:aws:iam::111122223333:role/reader"
 COLUMN = {"columnName": "user_id", "columnTypes": ["USER_ID"]}
 SOURCE = {"dataSource": {"glueDataSource": {"tableName": "t", "databaseName": "d"}}}
@@ -269,6 +270,7 @@ JSON = st.recursive(
 )
 
 
+@unhurried
 @given(st.dictionaries(st.sampled_from(list(DATASET)), JSON) | JSON)
 def test_any_json_is_read_or_refused_never_failed_on(body):
     try:
@@ -277,13 +279,11 @@ def test_any_json_is_read_or_refused_never_failed_on(body):
         assert refused.name == "ValidationException"
 
 
-def test_any_bytes_are_refused():
-    @given(st.binary(min_size=1))
-    def check(body):
-        with pytest.raises(ApiError):
-            parse("CreateTrainingDataset", body)
-
-    check()
+@unhurried
+@given(st.binary(min_size=1))
+def test_any_bytes_are_refused(body):
+    with pytest.raises(ApiError):
+        parse("CreateTrainingDataset", body)
 
 
 NOW = datetime(2026, 5, 4, 3, 2, 1, 5, UTC)

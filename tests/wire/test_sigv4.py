@@ -9,12 +9,13 @@ import pytest
 from botocore.auth import SigV4Auth, SigV4QueryAuth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from whiteroom.wire.errors import ApiError
 from whiteroom.wire.sigv4 import Caller, Credential, HttpRequest, claimed_signing_name, verify
 
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KEY = Credential("111122223333", "AKIAPUBLISHER0000001", "s3cr3t/+of=the publisher")
 ARN = "arn:aws:cleanrooms-ml:us-east-1:111122223333:training-dataset/6f1b"
 PATH = f"/training-dataset/{quote(ARN, safe='')}"
@@ -65,6 +66,7 @@ ENCODED = st.text().map(lambda s: quote(s, safe="-._~"))
 RAW = st.text("abz09=~-._%!*'(),;:@/?$+ ".replace(" ", ""))
 
 
+@unhurried
 @given(
     method=st.sampled_from(["GET", "POST", "PUT", "PATCH", "DELETE"]),
     path=st.lists(SEGMENTS, min_size=1).map(lambda s: "/" + "/".join(s)),
@@ -220,6 +222,7 @@ def test_signed_headers_must_be_sorted():
     assert "sorted" in refusal(with_header(request, "authorization", swapped))[1]
 
 
+@unhurried
 @given(st.text("CredntialSghHsuA=/,;0:- ", max_size=60))
 def test_hostile_authorization_headers_are_refused_not_failed_on(header):
     with pytest.raises(ApiError):

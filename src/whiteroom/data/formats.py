@@ -101,7 +101,7 @@ _EXPLANATIONS: Final = (
     (r"Expected (\d+) columns, got (\d+)", "INVALID_DATA_FILE", "a line has {1} fields and the header {0}"),
     (r"UTF-?8|codec can't decode", "INVALID_DATA_FILE", "it holds text that is not UTF-8"),
     (r"Truncated|Unexpected end of stream", "INVALID_DATA_FILE", "it is truncated"),
-    (r"Empty (CSV|JSON)", "INVALID_DATA_FILE", "it is empty"),
+    (r"Empty (CSV|JSON)", "INVALID_DATA_FILE", "it is empty, or its first line is longer than 4 MiB"),
     (r"magic bytes|minimum file footer|footer size", "INVALID_DATA_FILE", "it is not a whole Parquet file"),
     (
         r"JSON parse error: Column\(/([\w /]*)\) changed from (\w+) to (\w+)",

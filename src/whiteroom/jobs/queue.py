@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, delete, exists, insert, or_, select, update
+from sqlalchemy import Connection, and_, bindparam, delete, exists, insert, or_, select, update
 
 from whiteroom.store import schema
 
+ABANDONED_BATCH = 20
 QUEUED, RUNNING, DONE, FAILED = "QUEUED", "RUNNING", "DONE", "FAILED"
 
 _job = schema.job.c
@@ -57,6 +58,20 @@ class Job:
 _columns = [_job[name] for name in Job.__dataclass_fields__]
 _select = select(*_columns)
 
+# Made once, for an idle worker asks them all the time.
+_known = _job.kind.in_(bindparam("kinds", expanding=True))
+_waiting = and_(_job.status == QUEUED, _job.run_after <= bindparam("now"), _job.cancel_requested.is_(False), _known)
+_lapsed = and_(_job.status == RUNNING, _job.lease_until < bindparam("now"), _known)
+_dropped = and_(_job.status == QUEUED, _job.cancel_requested, _known)
+_any_waiting = select(exists().where(_waiting))
+_any_abandoned = select(exists().where(or_(_lapsed, _dropped)))
+_first_waiting = (
+    select(_job.id).where(_waiting).order_by(_job.run_after, _job.id).limit(1).with_for_update(skip_locked=True)
+)
+_abandoned = (
+    _select.where(or_(_lapsed, _dropped)).order_by(_job.id).limit(ABANDONED_BATCH).with_for_update(skip_locked=True)
+)
+
 
 def enqueue(
     tx: Connection,
@@ -78,13 +93,12 @@ def enqueue(
 
 def ready(tx: Connection, kinds: Collection[str], now: datetime) -> bool:
     """Whether `claim` would find a job; needs no write lock."""
-    return bool(tx.scalar(select(exists().where(_claimable(kinds, now)))))
+    return bool(tx.scalar(_any_waiting, {"kinds": list(kinds), "now": now}))
 
 
 def claim(tx: Connection, worker: str, kinds: Collection[str], now: datetime, lease_seconds: float) -> Job | None:
     """Take the job that has waited longest, under the next attempt number. One caller gets it, the others the next."""
-    first = select(_job.id).where(_claimable(kinds, now)).order_by(_job.run_after, _job.id).limit(1)
-    job_id = tx.scalar(first.with_for_update(skip_locked=True))
+    job_id = tx.scalar(_first_waiting, {"kinds": list(kinds), "now": now})
     if job_id is None:
         return None
     statement = update(schema.job).where(_job.id == job_id).values(
@@ -138,15 +152,14 @@ def give_back(tx: Connection, job: Job, *, run_after: datetime, crashed: bool, e
     return _change(tx, job, even_cancelled=True, **values)
 
 
-def abandoned(tx: Connection, kinds: Collection[str], now: datetime, *, limit: int = 20) -> list[Job]:
+def abandoned(tx: Connection, kinds: Collection[str], now: datetime) -> list[Job]:
     """Jobs that nobody will end: the lease ran out, or they were cancelled while they waited. Locks their rows."""
-    statement = _select.where(_job.kind.in_(list(kinds)), _abandoned(now)).order_by(_job.id).limit(limit)
-    return [Job(*row) for row in tx.execute(statement.with_for_update(skip_locked=True))]
+    return [Job(*row) for row in tx.execute(_abandoned, {"kinds": list(kinds), "now": now})]
 
 
 def any_abandoned(tx: Connection, kinds: Collection[str], now: datetime) -> bool:
     """Whether `abandoned` would find a job; needs no write lock."""
-    return bool(tx.scalar(select(exists().where(_job.kind.in_(list(kinds)), _abandoned(now)))))
+    return bool(tx.scalar(_any_abandoned, {"kinds": list(kinds), "now": now}))
 
 
 def get(tx: Connection, job_id: int) -> Job | None:
@@ -178,18 +191,6 @@ def forget(tx: Connection, resource_arn: str) -> list[int]:
     """
     statement = delete(schema.job).where(_job.resource_arn == resource_arn).returning(_job.id)
     return list(tx.scalars(statement))
-
-
-def _claimable(kinds: Collection[str], now: datetime) -> Any:
-    waiting = and_(_job.status == QUEUED, _job.run_after <= now, _job.cancel_requested.is_(False))
-    return and_(waiting, _job.kind.in_(list(kinds)))
-
-
-def _abandoned(now: datetime) -> Any:
-    return or_(
-        and_(_job.status == RUNNING, _job.lease_until < now),
-        and_(_job.status == QUEUED, _job.cancel_requested),
-    )
 
 
 def _end(status: str, now: datetime) -> dict[str, Any]:

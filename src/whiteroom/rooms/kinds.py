@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from whiteroom.rooms import paging
 from whiteroom.rooms.access import own_account
 from whiteroom.rooms.states import CREATING
-from whiteroom.store import resources
+from whiteroom.store import accounts, resources
 from whiteroom.store.resources import Missing, NameTaken, Resource, Scope
 from whiteroom.wire.errors import ApiError, conflict, not_found, quota_exceeded
 from whiteroom.wire.service import operation
@@ -154,6 +154,9 @@ def create(
 ) -> Resource:
     """Insert a resource whose name is unique for its kind, account and Region.
 
+    `account` is the caller's unless it is given; in another's view a name need not be unique, so that no
+    conflict tells the caller what others have.
+
     Raises
     ------
     ConflictException : the name is taken.
@@ -172,7 +175,7 @@ def create(
             collaboration=body.get("collaborationId"),
             body=body,
             private=private or {},
-            unique_name=name,
+            unique_name=name if account == call.caller.account else None,
             now=call.now,
         )
     except NameTaken as error:
@@ -184,6 +187,7 @@ def create(
 
 def require_room_for_one(call: Call, kind: Kind, quota_name: str, quota: int) -> None:
     """Raises ServiceQuotaExceededException when the account already holds `quota` of the kind."""
+    accounts.lock(call.tx, call.caller.account)
     if resources.count(call.tx, call.scope, kind.name) >= quota:
         raise quota_exceeded(
             f"Your account has {quota} {kind.words}s, the most it may have. Delete one first.",
@@ -194,6 +198,7 @@ def require_room_for_one(call: Call, kind: Kind, quota_name: str, quota: int) ->
 
 def require_room_for_pending(call: Call, kind: Kind, quota_name: str, quota: int) -> None:
     """Raises ServiceQuotaExceededException when `quota` of the kind are being created."""
+    accounts.lock(call.tx, call.caller.account)
     if resources.count(call.tx, call.scope, kind.name, statuses=CREATING) >= quota:
         raise quota_exceeded(
             f"{quota} {kind.words}s of your account are being created, the most at one time. Wait for one to end.",

@@ -133,7 +133,7 @@ def _batches(source: Any, schema: Schema) -> Iterable[pa.RecordBatch]:
     if isinstance(source, (str, Path)) or (
         isinstance(source, (list, tuple)) and source and all(isinstance(one, (str, Path)) for one in source)
     ):
-        source = _open_files(source, schema)
+        return _file_batches(source, schema)
     if isinstance(source, ds.Dataset):
         _check_columns(source.schema.names, schema)
         return source.to_batches(columns=schema.columns)  # type: ignore[no-any-return]
@@ -148,7 +148,7 @@ def _batches(source: Any, schema: Schema) -> Iterable[pa.RecordBatch]:
     raise InteractionsError(f"Interactions cannot be read from a {type(source).__name__}.")
 
 
-def _open_files(source: Any, schema: Schema) -> Any:
+def _file_batches(source: Any, schema: Schema) -> Iterator[pa.RecordBatch]:
     import pyarrow.csv as csv
     import pyarrow.dataset as ds
 
@@ -157,11 +157,13 @@ def _open_files(source: Any, schema: Schema) -> Any:
     ids_as_text = csv.ConvertOptions(column_types={schema.user_id: pa.string(), schema.item_id: pa.string()})
     is_csv = paths[0].endswith((".csv", ".csv.gz"))
     try:
-        return ds.dataset(
+        files = ds.dataset(
             paths if len(paths) > 1 else paths[0],
             format=ds.CsvFileFormat(convert_options=ids_as_text) if is_csv else "parquet",
         )
-    except (OSError, pa.ArrowException) as error:
+        _check_columns(files.schema.names, schema)
+        yield from files.to_batches(columns=schema.columns)
+    except OSError as error:
         raise InteractionsError(f"Cannot read the interactions: {error}") from error
 
 
@@ -196,7 +198,7 @@ def _blocks(batches: Iterable[pa.RecordBatch], schema: Schema) -> Iterator[dict[
                 waiting, rows = [], 0
         if rows:
             yield joined()
-    except (OSError, pa.ArrowException) as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise InteractionsError(f"Cannot read the interactions: {error}") from error
 
 

@@ -83,7 +83,7 @@ class SparseRidge:
 
 
 class NaiveBayes:
-    """Log-odds of each item among the seed against everybody, a prior of 20 average users, over sqrt(items)."""
+    """Log-odds of each item among the seed against everybody, a prior of 100 average users, over sqrt(items)."""
 
     def fit(self, X: sp.csr_matrix) -> Self:
         self.X = X
@@ -92,7 +92,7 @@ class NaiveBayes:
         return self
 
     def score(self, seed: np.ndarray) -> np.ndarray:
-        inside = (np.asarray(self.X[seed].sum(axis=0)).ravel() + 20 * self.share) / (len(seed) + 20)
+        inside = (np.asarray(self.X[seed].sum(axis=0)).ravel() + 100 * self.share) / (len(seed) + 100)
         inside = np.clip(inside, 1e-9, 1 - 1e-6)
         odds = np.log(inside / (1 - inside)) - np.log(self.share / (1 - self.share))
         return np.asarray(self.X @ odds.astype(np.float32)) / self.length

@@ -105,7 +105,7 @@ def test_objects_are_files_of_the_accounts_directory(endpoint: Endpoint, publish
     assert publisher.list_buckets()["Buckets"][0]["Name"] == "publisher-data"
 
 
-@pytest.mark.parametrize("algorithm", ["CRC32", "CRC64NVME", "SHA256"])
+@pytest.mark.parametrize("algorithm", ["CRC32", "SHA1", "SHA256"])
 def test_uploads_with_trailing_checksums_are_stored_without_their_framing(publisher: Any, algorithm: str) -> None:
     with open("/proc/self/exe", "rb") as stream:  # noqa: PTH123 - a stream makes boto3 send aws-chunked
         content = stream.read(3_000_000)
@@ -235,6 +235,14 @@ def test_rclone_is_started_again_on_the_same_port_when_it_dies(endpoint: Endpoin
     eventually(lambda: endpoint.s3.ready)
     assert endpoint.s3.port == port
     assert served.pid not in [each.pid for each in running_rclone(os.getpid())]
+
+
+def test_an_idle_endpoint_takes_no_processor_time(endpoint: Endpoint, publisher: Any) -> None:
+    publisher.list_objects_v2(Bucket="publisher-data")
+    process = running_rclone(os.getpid())[0]
+    before = sum(process.cpu_times()[:2])
+    time.sleep(1)
+    assert sum(process.cpu_times()[:2]) - before < 0.1
 
 
 def test_stopping_ends_rclone_and_gives_the_port_back(settings: Settings) -> None:

@@ -112,15 +112,15 @@ class Crew:
 
 
 @pytest.fixture
-def crew(database, database_url, tmp_path):
+def own_crew(database, database_url, tmp_path):
     """A crew without workers yet, for tests that stop, kill or configure them."""
     yield from hired(database, database_url, tmp_path / "data")
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def standing_crew(request, tmp_path_factory):
-    """A crew of one worker that several tests share."""
-    directory = tmp_path_factory.mktemp("standing")
+def crew(request, tmp_path_factory):
+    """A crew of one worker, shared by the tests that leave it alone."""
+    directory = tmp_path_factory.mktemp("crew")
     url = new_url(request, directory)
     with migrated(url) as database:
         for crew in hired(database, url, directory / "data"):

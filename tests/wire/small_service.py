@@ -47,7 +47,7 @@ def operations_of_the_test() -> Registry:
         if values["name"] == "fails":
             raise RuntimeError("the secret of the house")
         if values["name"] == "denied":
-            raise errors.access_denied("You may not.", reason="the test says so")
+            raise errors.access_denied("You may not.", audit="the test says so")
         if values["name"] == "unknown answer":
             return {"arn": arn}
         if values["name"] == "unknown error":
@@ -72,7 +72,7 @@ def operations_of_the_test() -> Registry:
         del call.tx.datasets[values["trainingDatasetArn"]]
 
     def nobody(call):
-        raise errors.access_denied("Nobody may.", reason="no scope")
+        raise errors.access_denied("Nobody may.", audit="no scope")
 
     served("ListAudienceModels", scope=nobody)(lambda call, values: {"audienceModels": []})
     served("CreateAudienceModel")(lambda call, values: _raise(errors.quota_exceeded("Enough.", "models", 2)))

@@ -140,7 +140,7 @@ def test_denials_are_reported_after_the_roll_back(client, ledger):
     assert failed(ml.list_audience_models)["Error"]["Code"] == "AccessDeniedException"
     assert not ledger.datasets
     assert ledger.transactions == [("rolled back", True), ("rolled back", False)]
-    assert [(call.operation, error.reason, call.tx) for call, error in ledger.denied] == [
+    assert [(call.operation, error.audit, call.tx) for call, error in ledger.denied] == [
         ("CreateTrainingDataset", "the test says so", None),
         ("ListAudienceModels", "no scope", None),
     ]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _CHILD: Final = Path(__file__).with_name("s3_child.py")
 _FLAGS: Final = (
     "--config=",  # nothing of the user's own rclone set-up
-    "--dir-cache-time=0s",  # what the server's own jobs write must be seen at once
+    "--dir-cache-time=1ns",  # what the server's own jobs write must be seen at once; 0 keeps a core busy
     "--poll-interval=0s",
     "--vfs-cache-mode=off",  # an acknowledged upload lies in the bucket, not in a cache
     "--no-cleanup",  # a bucket outlives its last object

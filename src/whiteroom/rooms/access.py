@@ -23,10 +23,10 @@ _ARN_ACCOUNT = re.compile(r"arn:[^:]*:[^:]*:[^:]*:([0-9]{12}):")
 
 
 class Denial(ApiError):
-    """An AccessDeniedException about another account's resource: `reason` is for that `owner` to read."""
+    """An AccessDeniedException about another account's resource: `audit` is for that `owner` to read."""
 
-    def __init__(self, message: str, *, reason: str, owner: str, resource: str) -> None:
-        super().__init__("AccessDeniedException", message, reason=reason)
+    def __init__(self, message: str, *, audit: str, owner: str, resource: str) -> None:
+        super().__init__("AccessDeniedException", message, audit=audit)
         self.owner = owner
         self.resource = resource
 
@@ -50,7 +50,7 @@ def require_own_role(call: Call, role_arn: str) -> None:
         raise access_denied(
             f"The role {role_arn} does not belong to your account {call.caller.account}; "
             "pass a role of your own account.",
-            reason="role of another account",
+            audit="role of another account",
         )
 
 
@@ -59,7 +59,7 @@ def require_own_key(call: Call, kms_key_arn: str) -> None:
         raise access_denied(
             f"The key {kms_key_arn} does not belong to your account {call.caller.account}; "
             "pass a key of your own account.",
-            reason="KMS key of another account",
+            audit="KMS key of another account",
         )
 
 
@@ -76,7 +76,7 @@ def require_own_location(call: Call, role_arn: str, s3_uri: str) -> None:
         raise access_denied(
             f"The role {role_arn} has no access to the bucket {bucket!r}. It reaches the buckets of account "
             f"{call.caller.account} only; `whiteroom bucket create` registers one.",
-            reason="bucket missing or of another account",
+            audit="bucket missing or of another account",
         )
 
 
@@ -103,7 +103,7 @@ def recorder(database: Database) -> Callable[[Call, ApiError], None]:
                 operation=f"{call.service}:{call.operation}",
                 resource=about.resource if about else None,
                 allowed=False,
-                reason=error.reason or error.message,
+                reason=error.audit or error.message,
                 detail={"caller": call.caller.account},
             )
 

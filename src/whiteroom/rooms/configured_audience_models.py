@@ -171,7 +171,7 @@ def reachable(call: Call, arn: str, *, job_arn_pattern: str, facts: dict[str, st
         f"Account {call.caller.account} may not perform {policies.ACTION} on {arn}: no resource policy allows it. "
         "The model's owner grants it with PutConfiguredAudienceModelPolicy; where the policy asks for a "
         "collaboration, pass its collaborationId.",
-        reason=decision.reason,
+        audit=decision.reason,
         owner=access.account_of(arn),
         resource=arn,
     )

@@ -34,7 +34,7 @@ def create_training_dataset(call: Call, request: dict[str, Any]) -> dict[str, An
         raise access_denied(
             f"The catalog {source['catalogId']} is not your account's; leave catalogId out or pass "
             f"{call.caller.account}.",
-            reason="catalog of another account",
+            audit="catalog of another account",
         )
     _check_schema(dataset["inputConfig"]["schema"])
     quota = call.context.limits.max_training_datasets

@@ -30,15 +30,15 @@ class ApiError(Exception):
     ----------
     name : the AWS error name, with its "Exception" ending where it has one.
     message : a sentence that the caller can act on.
-    reason : why, in our own words, for the audit; never sent.
+    audit : why, in our own words, for the audit table; never sent.
     members : further members of the error's shape, such as `quotaName`.
     """
 
-    def __init__(self, name: str, message: str, *, reason: str | None = None, **members: Any) -> None:
+    def __init__(self, name: str, message: str, *, audit: str | None = None, **members: Any) -> None:
         super().__init__(f"{name}: {message}")
         self.name = name
         self.message = message
-        self.reason = reason
+        self.audit = audit
         self.members = members
 
 
@@ -54,8 +54,8 @@ def conflict(message: str, **members: Any) -> ApiError:
     return ApiError("ConflictException", message, **members)
 
 
-def access_denied(message: str, *, reason: str, **members: Any) -> ApiError:
-    return ApiError("AccessDeniedException", message, reason=reason, **members)
+def access_denied(message: str, *, audit: str, **members: Any) -> ApiError:
+    return ApiError("AccessDeniedException", message, audit=audit, **members)
 
 
 def quota_exceeded(message: str, quota_name: str, quota_value: float) -> ApiError:

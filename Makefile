@@ -5,8 +5,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.up-to-date
 JS      := tests/js/node_modules/.up-to-date
-# Two processes: on a laptop's two cores more of them only wait for each other.
 PYTEST  := $(BIN)/python -m pytest
+# Test processes: the tests start servers of their own, so more than the cores only wait for each other.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help

@@ -5,6 +5,7 @@ All have `fit(X)` (csr, users x items) and `score(seed)` (row numbers -> one num
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol, Self
 
 import numpy as np
@@ -123,7 +124,7 @@ class Als:
         return np.asarray(self.vectors @ (total if self.head == "cosine" else self.inverse @ total))
 
 
-METHODS = {
+METHODS: dict[str, Callable[[], Method]] = {
     "random": Random,
     "TF-IDF centroid cosine": Centroid,
     "ALS-64 + centroid cosine": lambda: Als("cosine"),

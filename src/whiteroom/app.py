@@ -62,11 +62,22 @@ def open_database(settings: Settings, *, migrate: bool) -> Database:
     return database
 
 
+def secret_box(settings: Settings) -> SecretBox:
+    """What seals secrets under the server key, which is made where it is missing. Raises Problem for one that is none."""
+    from whiteroom.data.errors import DataError
+    from whiteroom.data.keys import SecretBox
+
+    try:
+        return SecretBox.from_settings(settings)
+    except DataError as error:
+        raise Problem(error.message) from error
+
+
 def build(settings: Settings, database: Database) -> Room:
-    """What operations and jobs work with, over an open database."""
+    """What operations and jobs work with, over an open database. Raises Problem for a server key that is none."""
     from whiteroom.data.catalog import from_settings as catalog_from_settings
     from whiteroom.data.files import Files
-    from whiteroom.data.keys import KeyRing, SecretBox
+    from whiteroom.data.keys import KeyRing
     from whiteroom.rooms.room import Room
 
     return Room(
@@ -74,7 +85,7 @@ def build(settings: Settings, database: Database) -> Room:
         database=database,
         files=Files.from_settings(settings, bucket_owner(database), bucket_adopter(database)),
         catalog=catalog_from_settings(settings, database),
-        secrets=SecretBox.from_settings(settings),
+        secrets=secret_box(settings),
         ring=KeyRing.from_settings(settings),
     )
 
@@ -155,6 +166,22 @@ class Keys:
         self._database = database
         self._secrets = secrets
         self._held: dict[str, tuple[float, Credential]] = {}
+
+    def check(self) -> None:
+        """Raises Problem when the server key is not the one that sealed the database's secrets."""
+        from whiteroom.data.errors import DataError
+        from whiteroom.store import accounts
+
+        with self._database.read() as tx:
+            ids = [key for account in accounts.listing(tx)[:1] for key in accounts.key_ids(tx, account.id)[:1]]
+        try:
+            for access_key_id in ids:
+                self(access_key_id)
+        except DataError as error:
+            raise Problem(
+                "The server key is not the one that sealed this database's secrets. Restore "
+                "DATA_DIR/keys/server.key, or set WHITEROOM_SERVER_KEY to the key that was used."
+            ) from error
 
     def __call__(self, access_key_id: str) -> Credential | None:
         from whiteroom.store import accounts

@@ -115,6 +115,8 @@ def _ports(settings: Settings) -> Iterator[Finding]:
 
 
 def _database(settings: Settings) -> Iterator[Finding]:
+    if importlib.util.find_spec("sqlalchemy") is None:
+        return  # said already, among the packages
     if not settings.database_url and not (settings.data_dir / "whiteroom.db").exists():
         yield Finding("database", True, "SQLite, made at the first start")
         return

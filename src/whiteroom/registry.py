@@ -106,6 +106,8 @@ def create_table(
     from whiteroom.data.tables import infer_columns
     from whiteroom.store import accounts, tables
 
+    if settings.glue_endpoint_url:
+        raise Problem(f"Tables come from the Glue endpoint {settings.glue_endpoint_url}; create them there.")
     with _database(settings) as database:
         with database.read() as tx:
             if account_id not in {account.id for account in accounts.listing(tx)}:

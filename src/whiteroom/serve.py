@@ -6,6 +6,7 @@ Knows no operation. Whatever ends this process, SIGKILL included, ends the other
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import socket
@@ -47,16 +48,17 @@ def serve(settings: Settings, *, parent: int | None = None) -> None:
         listener = ending.enter_context(_listener(settings.host, settings.port))
         database = app.open_database(settings, migrate=True)
         ending.callback(database.close)
-        worker = Worker(settings) if settings.workers else None
-        if worker:
-            worker.start()
-            ending.callback(worker.stop)
-        room = app.build(settings, database)
-        keys = app.Keys(database, room.secrets)
+        keys = app.Keys(database, app.secret_box(settings))
+        keys.check()
         s3 = _start_s3(settings, keys) if settings.s3_port != -1 else None
         if s3:
             ending.callback(s3.stop)
+        worker = Worker(settings) if settings.workers else None
+        room = app.build(settings, database)
         service = app.service(room, keys, health=lambda: _health(database, worker, s3))
+        if worker:  # last: it has a longer way to go than the API has left, and would slow that down
+            worker.start()
+            ending.callback(worker.stop)
         s3_url = _url(settings.host, s3.port) if s3 else None
         running = datadir.Running(os.getpid(), _url(settings.host, listener.getsockname()[1]), s3_url)
         datadir.announce(settings.data_dir, running)
@@ -180,6 +182,8 @@ def _answer_requests(service: Service, listener: socket.socket) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=int(_STOP_SECONDS),
     )
+    gc.collect()
+    gc.freeze()  # models and modules stay: no collection need walk through them again
     # After SIGTERM this raises the signal once more when the last request is answered: `_stop` ends the process.
     uvicorn.Server(configuration).run(sockets=[listener])
 

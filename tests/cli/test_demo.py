@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -14,7 +17,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pytest
 
-from tests.cli.conftest import CommandLine
+from tests.cli.conftest import ENVIRONMENT, CommandLine
 from tests.server import running
 
 
@@ -78,11 +81,29 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-def test_the_demo_runs_on_files_of_ones_own_at_a_server_that_runs_already(own: Path, cli: CommandLine) -> None:
+@pytest.fixture
+def worker(cli: CommandLine) -> Iterator[Callable[[], None]]:
+    """Starts a worker of its own on the data directory; it must end with code 0 when it is asked to."""
+    started = []
+
+    def start() -> None:
+        command = [sys.executable, "-m", "whiteroom", "worker", "--data-dir", str(cli.data_dir)]
+        started.append(subprocess.Popen(command, env=ENVIRONMENT))
+
+    yield start
+    for process in started:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_the_demo_runs_on_ones_own_files_at_a_server_and_a_worker_that_run_already(
+    own: Path, cli: CommandLine, worker: Callable[[], None]
+) -> None:
     output = cli.data_dir.parent / "report"
     files = ("--interactions", str(own / "clicks.csv"), "--seed", str(own / "customers.txt"))
-    with running(cli.data_dir) as server:
-        result = cli("demo", *files, "--output", str(output))
+    with running(cli.data_dir, "--workers", "0") as server:
+        worker()
+        result = cli("demo", *files, "--output", str(output), AWS_PROFILE="one that is not there")
         assert result.returncode == 0, result.stdout + result.stderr
         assert server.process is not None
         assert server.process.poll() is None

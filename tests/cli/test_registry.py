@@ -165,6 +165,13 @@ def test_a_table_needs_files_of_its_own_account(shop: CommandLine, location: str
     assert json.loads(shop.done("table", "list", "--json")) == []
 
 
+def test_where_glue_holds_the_tables_none_is_made_here(shop: CommandLine) -> None:
+    options = ["--database", "shop", "--table", "t", "--location", "s3://publisher-data/t/", "--format", "csv"]
+    url = "http://127.0.0.1:5000"
+    words = shop.refused("table", "create", "--account", PUBLISHER, *options, WHITEROOM_GLUE_ENDPOINT_URL=url)
+    assert f"Tables come from the Glue endpoint {url}" in words
+
+
 def test_a_table_of_files_that_are_not_what_they_say_is_refused_by_the_file(shop: CommandLine) -> None:
     location = put_csv(shop, "this is no parquet", "part-0.parquet")
     options = ["--database", "shop", "--table", "clicks", "--location", location, "--format", "parquet"]

@@ -22,6 +22,7 @@ from sqlalchemy import text
 
 from tests.cli.conftest import CommandLine
 from tests.server import Server, running
+from whiteroom import datadir
 from whiteroom.store.database import Database
 
 
@@ -51,7 +52,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
 
 
-def eventually(condition: Callable[[], Any], seconds: float = 15) -> Any:
+def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, f"nothing came of it in {seconds} s"
@@ -87,7 +88,7 @@ def test_a_stopped_server_ends_with_code_0_and_takes_everything_with_it(server: 
     assert len(processes) >= 3
     started = time.monotonic()
     assert server.stop(how) == 0
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 15
     assert alive(processes) == []
     assert not (server.data_dir / "server.json").exists()
 
@@ -108,6 +109,8 @@ def test_a_killed_server_leaves_no_orphans_and_its_directory_free(server: Server
     processes = family(server)
     server.stop(signal.SIGKILL)
     eventually(lambda: not alive(processes))
+    assert (server.data_dir / "server.json").exists()
+    assert datadir.running(server.data_dir) is None, "what the killed server said of itself is believed no longer"
     server.start()
     assert health(server)[0] == 200
 
@@ -123,11 +126,12 @@ def test_a_part_that_dies_is_started_again(server: Server, part: str) -> None:
 
 @pytest.mark.chaos
 def test_a_server_whose_worker_cannot_stay_up_is_not_ready(server: Server) -> None:
-    for _ in range(3):
+    def unready() -> bool:
         eventually(lambda: part_of(server, "whiteroom worker")).kill()
-        eventually(lambda: health(server)[1]["components"]["worker"] == "not ready")
-    status, document = health(server)
-    assert (status, document["components"]["worker"]) == (503, "not ready")
+        status, document = health(server)
+        return (status, document["components"]["worker"]) == (503, "not ready")
+
+    assert [eventually(unready) for _ in range(3)] == [True] * 3
     eventually(lambda: health(server)[0] == 200)
 
 
@@ -182,6 +186,14 @@ def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     assert f"Cannot make the data directory {tmp_path / 'file' / 'data'}" in words
 
 
+def test_a_server_key_that_sealed_nothing_here_is_refused_before_anybody_is_locked_out(cli: CommandLine) -> None:
+    cli.done("account", "create", "111122223333", "--name", "publisher")
+    (cli.data_dir / "keys" / "server.key").unlink()
+    words = cli.refused("serve", "--port", "0", "--s3-port", "0")
+    assert "The server key is not the one that sealed this database's secrets" in words
+    assert "base64" in cli.refused("serve", "--port", "0", "--s3-port", "0", WHITEROOM_SERVER_KEY="not a key")
+
+
 def test_a_setting_that_cannot_be_used_is_named(cli: CommandLine) -> None:
     assert "WHITEROOM_LEASE_SECONDS" in cli.refused("serve", WHITEROOM_LEASE_SECONDS="soon")
 
@@ -201,16 +213,10 @@ def test_a_key_made_while_the_server_runs_works_at_once_and_one_removed_stops(se
             return error.response["Error"]["Code"] == "UnrecognizedClientException"
         return False
 
-    eventually(refused, seconds=3)
+    eventually(refused, seconds=10)
 
 
-def test_the_api_and_all_the_rest_are_ready_within_seconds_of_the_start(tmp_path: Path) -> None:
-    # On an idle machine it takes 0.6 seconds; the bound leaves room for one that is busy with other tests.
-    server = Server(tmp_path / "data")
-    took = []
-    for _ in range(3):
-        started = time.monotonic()
-        server.start()
-        took.append(time.monotonic() - started)
-        server.stop()
-    assert min(took) < 3
+def test_a_start_costs_the_api_little_processor_time(server: Server) -> None:
+    # Processor time, because the wall clock tells how busy the machine is; 0.5 s on an idle one.
+    times = family(server)[0].cpu_times()
+    assert times.user + times.system < 1.5

@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from whiteroom.wire.spec import Shape
+from whiteroom.wire.model import Shape
 
 SOME = 3
 """How many items, entries or characters a value has beyond the least that is allowed."""

@@ -21,8 +21,7 @@ def test_the_models_are_those_that_were_reviewed():
 
 
 def test_a_models_new_member_shows_in_the_fingerprint(monkeypatch):
-    model = spec._model("cleanroomsml")
-    shapes = model._shape_resolver._shape_map
+    shapes = spec.model("cleanroomsml").shapes
     changed = dict(shapes["CreateMLInputChannelRequest"])
     changed["members"] = {**changed["members"], "newPrivacyParameter": {"shape": "NameString"}}
     before = spec.fingerprint()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from whiteroom.config import Settings
 from whiteroom.data.files import AccountFiles, Files
@@ -48,6 +45,8 @@ def publisher(files: Files, bucket: Path) -> AccountFiles:
 @pytest.fixture(scope="session")
 def moto() -> Iterator[str]:
     """The URL of a moto server."""
+    from moto.server import ThreadedMotoServer  # slow to import, and few tests need it
+
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -70,6 +69,7 @@ def rclone(rclone_root: Path) -> Iterator[str]:
         "serve",
         "s3",
         "--config=",
+        "--dir-cache-time=1ns",
         f"--addr=127.0.0.1:{port}",
         "--auth-key=test-key,test-secret",
     ]
@@ -103,6 +103,8 @@ def endpoint(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
 
 
 def s3_client(url: str, access_key_id: str, secret_access_key: str):
+    import boto3
+
     return boto3.client(
         "s3",
         endpoint_url=url,
@@ -115,4 +117,4 @@ def s3_client(url: str, access_key_id: str, secret_access_key: str):
 def open_files() -> int:
     """How many files, not sockets, this process holds open."""
     descriptors = Path("/proc/self/fd")
-    return sum(os.readlink(each).startswith("/") for each in descriptors.iterdir() if each.is_symlink())
+    return sum(each.readlink().is_absolute() for each in descriptors.iterdir() if each.is_symlink())

@@ -154,7 +154,7 @@ def test_a_text_bomb_is_read_in_bounded_memory(publisher: AccountFiles, bucket: 
     line = b"x" * 60 + b",1,2\n"
     with gzip.open(bucket / "bomb.csv.gz", "wb", compresslevel=9) as file:
         file.write(b"user_id,item_id,timestamp\n")
-        for _ in range(40):
+        for _ in range(20):
             file.write(line * 50_000)
     program = (
         "import resource, sys; from pathlib import Path\n"
@@ -171,11 +171,11 @@ def test_a_text_bomb_is_read_in_bounded_memory(publisher: AccountFiles, bucket: 
         [sys.executable, "-c", program, str(bucket.parents[2])], capture_output=True, text=True, check=True
     )
     count, kilobytes = map(int, done.stdout.split())
-    assert count == 2_000_000
+    assert count == 1_000_000
     assert kilobytes < 400_000
 
 
-@hypothesis_settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@hypothesis_settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     which=st.sampled_from(["snappy", "zstd", "none"]),
     damage=st.lists(st.tuples(st.integers(0, 100_000), st.integers(0, 255)), min_size=1, max_size=6),

@@ -30,6 +30,7 @@ SERDES = {
     "csv": ("org.apache.hadoop.mapred.TextInputFormat", "org.apache.hadoop.hive.serde2.OpenCSVSerde"),
     "json": ("org.apache.hadoop.mapred.TextInputFormat", "org.openx.data.jsonserde.JsonSerDe"),
 }
+TABS = {"SerializationLibrary": "LazySimpleSerDe", "Parameters": {"field.delim": "\t"}}
 COLUMNS = [{"Name": "user_id", "Type": "string"}, {"Name": "item_id", "Type": "bigint"}]
 
 
@@ -120,8 +121,8 @@ def test_locations_of_hadoop_are_s3_locations(glue: Glue) -> None:
         ({"Parameters": {"storage.location.template": "s3://publisher-data/${day}"}}, "has a template"),
         ({"Parameters": {"skip.header.line.count": "2"}}, "more than one line of header"),
         ({"StorageDescriptor": {"Location": "hdfs://namenode/t"}}, "does not lie in S3"),
-        ({"StorageDescriptor": {"SerdeInfo": {"SerializationLibrary": "org.apache.hadoop.hive.ql.io.orc.OrcSerde"}, "InputFormat": "orc"}}, "OrcSerde"),
-        ({"StorageDescriptor": {"SerdeInfo": {"SerializationLibrary": "LazySimpleSerDe", "Parameters": {"field.delim": "\t"}}}}, "separates its fields by '\\t'"),
+        ({"StorageDescriptor": {"SerdeInfo": {"SerializationLibrary": "OrcSerde"}, "InputFormat": "orc"}}, "OrcSerde"),
+        ({"StorageDescriptor": {"SerdeInfo": TABS}}, "separates its fields by '\\t'"),
     ],
 )  # fmt: skip
 def test_what_is_not_read_is_refused_with_the_reason(glue: Glue, changes: dict[str, Any], why: str) -> None:

@@ -152,7 +152,7 @@ def test_a_listing_leaves_out_hidden_names_below_the_prefix_only(publisher: Acco
         (bucket / name).write_bytes(b"x")
     names = [file.uri.removeprefix("s3://publisher-data/") for file in publisher.list("s3://publisher-data/t/")]
     assert names == ["t/a.csv", "t/b.csv", "t/p=1/c.csv"]
-    assert [file.uri[-5:] for file in publisher.list("s3://publisher-data/_staged")] == "d.csv".split()
+    assert [file.uri[-5:] for file in publisher.list("s3://publisher-data/_staged")] == ["d.csv"]
     assert publisher.list("s3://publisher-data/t/_SUCCESS")[0].size == 1
 
 

@@ -154,13 +154,13 @@ def test_a_seed_of_2_gb_is_refused_by_its_size(publisher: AccountFiles, bucket: 
 )
 def test_a_packed_seed_is_refused_in_bounded_memory(settings: Settings, bucket: Path, block: bytes, code: str) -> None:
     with gzip.open(bucket / "seed.gz", "wb", compresslevel=1) as file:
-        for _ in range(100):
+        for _ in range(12):
             file.write(block)
     program = (
         "import resource, sys; from pathlib import Path; from tests.data.test_seeds import *\n"
         "files = Files.from_settings(Settings(data_dir=Path(sys.argv[1])), OWNERS.get).as_account(PUBLISHER)\n"
         "start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "print(failure(files, URI + '.gz', size=20_000_000).status_code)\n"
+        "print(failure(files, URI + '.gz', size=8_000_000).status_code)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start)\n"
     )
     done = subprocess.run(

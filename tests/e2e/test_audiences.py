@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -163,6 +164,8 @@ def test_a_start_across_accounts_needs_the_policy_and_its_conditions(parties: Pa
     refused("AccessDeniedException", call, account=parties.advertiser, seed_uri=parties.seed_uri, collaborationId=other)
     strangers_seed = put_seed(parties.stranger, "stranger-data", "seed.jsonl", parties.seed_ids)
     refused("AccessDeniedException", call, account=parties.stranger, seed_uri=strangers_seed, collaborationId=room)
+    abroad = replace(parties.advertiser, region="eu-west-1")
+    refused("AccessDeniedException", call, account=abroad, seed_uri=parties.seed_uri, collaborationId=room)
     arn = begin(parties.advertiser, parties.seed_uri, collaborationId=room)
     assert wait(parties.advertiser.ml.get_audience_generation_job, audienceGenerationJobArn=arn)["status"] == "ACTIVE"
     by_room = parties.publisher.ml.list_audience_generation_jobs(collaborationId=room)["audienceGenerationJobs"]

@@ -116,6 +116,7 @@ LINES = [json.dumps({"user_id": f"user-{n * 5:05d}"}) for n in range(60)]
         ("null-id", "\n".join([*LINES, '{"user_id": null}']), "INVALID_SEED_DATA"),
         ("latin-1", "\n".join(LINES).encode() + b'\n{"user_id": "\xe9"}', "INVALID_SEED_DATA"),
         ("nothing", "", "SEED_SIZE_BELOW_MINIMUM"),
+        ("everybody", "".join(f'{{"user_id": "user-{n:05d}"}}\n' for n in range(1500)), "SEED_COVERS_MODEL"),
         ("600000-ids", "".join(f'{{"user_id": "u{n}"}}\n' for n in range(600_000)), "SEED_TOO_LARGE"),
     ],
 )

@@ -37,12 +37,13 @@ class Crew:
 
     def start(self):
         """One more worker process."""
-        environment = os.environ | self.settings.to_environment()
-        environment["PYTHONPATH"] = f"{ROOT / 'src'}:{ROOT}"
         with (self.settings.data_dir / "worker.log").open("ab") as log:
-            process = subprocess.Popen([*COMMAND, "worker"], env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen([*COMMAND, "worker"], env=self.environment(), stdout=log, stderr=log)
         self.workers.append(process)
         return process
+
+    def environment(self):
+        return os.environ | self.settings.to_environment() | {"PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
 
     def enqueue(self, act="work", max_attempts=3, **payload):
         with self.database.write() as tx:

@@ -70,11 +70,12 @@ def act_work(work, steps=1, seconds=0.0):
 
 
 def act_hold(work, release):
-    """Run until a file is there, deaf to SIGTERM."""
+    """Run until a file is there, deaf to SIGTERM, blind to a directory that was swept away: only the fence stops it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     (work.directory / "pid").write_text(str(os.getpid()))
     while not Path(release).exists():
         time.sleep(0.02)
+    work.directory.mkdir(parents=True, exist_ok=True)
 
 
 def act_user_error(work):
@@ -107,12 +108,15 @@ def act_print(work, lines):
     raise RuntimeError("the last words")
 
 
-def act_spawn(work):
+def act_spawn(work, leave=None):
     """Start a process that would outlive the job."""
     import subprocess
 
     sleeper = subprocess.Popen(["sleep", "1000"])
     (work.directory / "sleeper").write_text(str(sleeper.pid))
+    if leave:
+        Path(leave).write_text(str(sleeper.pid))
+        os._exit(1)
     time.sleep(1000)
 
 

@@ -236,6 +236,15 @@ def test_an_ended_job_tells_when_and_why(add, take, ask):
     assert (broken.status, broken.ended, broken.error) == (FAILED, at(5), "the reason")
 
 
+def test_an_error_that_is_no_proper_text_can_still_be_kept(add, take, ask):
+    add()
+    job = take()
+    ask(queue.report, job, progress=0.5, progress_text="half a \ud83e character")
+    ask(queue.give_back, job, run_after=NOW, crashed=True, error="NUL \0 and \udcff")
+    kept = ask(queue.get, job.id)
+    assert (kept.progress_text, kept.error) == ("half a ? character", "NUL  and ?")
+
+
 def test_a_lapsed_lease_and_a_cancelled_wait_are_abandoned(add, take, ask):
     lapsed, live, cancelled, _waiting = add(now=at(-9)), add(now=at(-8)), add(), add()
     take(NOW), take(at(5))

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import text
 
 from tests.jobs.conftest import wait_for
+from tests.jobs.rig import COMMAND
 from whiteroom.jobs import queue
 from whiteroom.jobs.sweep import sweep
 from whiteroom.jobs.worker import LOG_BYTES
@@ -24,6 +25,10 @@ def failure(crew, job_id):
     resource = crew.resource(job_id)
     assert resource.status == "CREATE_FAILED"
     return resource.body
+
+
+def is_gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def log_of(crew, job_id, attempt):
@@ -161,13 +166,20 @@ def test_a_killed_workers_child_dies_with_it_and_another_worker_goes_on_from_the
     assert own_crew.resource(job_id).body == {"done": [0, 1, 2, 3]}
 
 
-def test_what_a_job_has_started_ends_with_it(crew):
+def test_what_a_job_has_started_ends_when_the_job_is_cancelled(crew):
     job_id = crew.enqueue("spawn")
     sleeper = int(crew.running(job_id, "sleeper").read_text())
     with crew.database.write() as tx:
         queue.cancel(tx, queue.get(tx, job_id).resource_arn)
     crew.ended(job_id)
-    wait_for(lambda: not psutil.pid_exists(sleeper) or psutil.Process(sleeper).status() == "zombie")
+    wait_for(lambda: is_gone(sleeper))
+
+
+def test_what_a_job_has_started_ends_when_the_job_crashes(crew, tmp_path):
+    note = tmp_path / "sleeper"
+    crew.ended(crew.enqueue("spawn", max_attempts=1, **{"with": {"leave": str(note)}}))
+    sleeper = int(note.read_text())
+    wait_for(lambda: is_gone(sleeper))
 
 
 def test_a_stopped_worker_whose_job_went_to_another_cannot_end_it(own_crew, tmp_path):
@@ -183,7 +195,7 @@ def test_a_stopped_worker_whose_job_went_to_another_cannot_end_it(own_crew, tmp_
     release.touch()
     os.kill(second, signal.SIGSTOP)  # only the zombie's child can go on to the end now
     os.kill(first, signal.SIGCONT)
-    wait_for(lambda: not psutil.pid_exists(first) or psutil.Process(first).status() == "zombie")
+    wait_for(lambda: is_gone(first))
     assert own_crew.job(job_id).status == "RUNNING"
     assert own_crew.effects(job_id) == []
     os.kill(zombie.pid, signal.SIGCONT)
@@ -197,8 +209,7 @@ def test_a_child_that_comes_too_late_does_nothing(own_crew):
     with own_crew.database.write() as tx:
         job = queue.claim(tx, "gone", ("test",), datetime.now(UTC), 60)
         queue.give_back(tx, job, run_after=datetime.now(UTC), crashed=True)
-    environment = os.environ | own_crew.settings.to_environment()
-    done = subprocess.run([sys.executable, "-m", "tests.jobs.rig", "job", str(job_id), "1"], env=environment)
+    done = subprocess.run([*COMMAND, "job", str(job_id), "1"], env=own_crew.environment())
     assert done.returncode == 75
     assert own_crew.attempts_on_disk(job_id) == []
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from whiteroom.wire import codec
 from whiteroom.wire.errors import ApiError
 from whiteroom.wire.shapes import MAX_PROBLEMS, Problems, compile_walk
-from whiteroom.wire.spec import _model, operations
+from whiteroom.wire.spec import model, operations
 
 unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 ROLE = "arn:aws:iam::111122223333:role/reader"
@@ -164,7 +164,7 @@ def test_json_that_readers_disagree_about_is_refused(what):
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), 10**400, "0.5", True])
 def test_doubles_are_finite_numbers(value):
     problems = Problems()
-    walk = compile_walk(_model("cleanroomsml").shape_for("RelevanceMetricScoreDouble"), incoming=True)
+    walk = compile_walk(model("cleanroomsml").shape("RelevanceMetricScoreDouble"), incoming=True)
     assert walk(1, "at", problems) == 1
     assert not problems
     walk(value, "at", problems)
@@ -172,7 +172,7 @@ def test_doubles_are_finite_numbers(value):
 
 
 def test_documents_are_any_json_but_not_endlessly_deep():
-    walk = compile_walk(_model("cleanrooms").shape_for("Document"), incoming=True)
+    walk = compile_walk(model("cleanrooms").shape("Document"), incoming=True)
     deep = shallow = {"a": [1, 2.5, None, True, "x"]}
     for _ in range(100):
         deep = {"a": [deep]}
@@ -194,9 +194,9 @@ def test_messages_stay_short_whatever_was_sent():
 
 
 def test_what_is_sensitive_is_not_echoed():
-    model = _model("cleanroomsml")
+    shapes = model("cleanroomsml")
     secret = next(
-        s for s in map(model.shape_for, model.shape_names) if s.metadata.get("sensitive") and s.type_name == "map"
+        s for s in map(shapes.shape, shapes.shapes) if s.metadata.get("sensitive") and s.type_name == "map"
     )
     problems = Problems()
     compile_walk(secret, incoming=True)({"hush": "hush" * 3000, "x": 1}, "at", problems)
@@ -247,7 +247,7 @@ def test_timestamps_are_read_with_their_offset():
 
 
 def test_timestamps_of_the_other_service_are_numbers_of_seconds():
-    shape = _model("cleanrooms").shape_for("Timestamp")
+    shape = model("cleanrooms").shape("Timestamp")
     problems = Problems()
     assert compile_walk(shape, incoming=True)(0.25, "", problems) == datetime(1970, 1, 1, 0, 0, 0, 250_000, UTC)
     for bad in ("2026-01-01T00:00:00Z", True, 1e300):
@@ -322,7 +322,7 @@ def test_an_answer_that_the_model_does_not_know_is_a_mistake_of_ours(output):
 
 
 def test_ranges_of_answers_are_not_checked():
-    shape = _model("cleanroomsml").shape_for("RelevanceMetric")
+    shape = model("cleanroomsml").shape("RelevanceMetric")
     metric = {"audienceSize": {"type": "PERCENTAGE", "value": 20}, "score": -0.4}
     problems = Problems()
     assert compile_walk(shape, incoming=False)(metric, "", problems) == metric

@@ -5,13 +5,13 @@ import time
 import pytest
 
 from whiteroom.wire.patterns import EQUIVALENT, matcher
-from whiteroom.wire.spec import SERVICES, _model
+from whiteroom.wire.spec import SERVICES, model
 
 STRINGS = [
-    model.shape_for(name)
-    for model in map(_model, SERVICES)
-    for name in model.shape_names
-    if model.shape_for(name).metadata.get("pattern")
+    shapes.shape(name)
+    for shapes in map(model, SERVICES)
+    for name in shapes.shapes
+    if shapes.shape(name).metadata.get("pattern")
 ]
 PATTERNS = sorted({(s.metadata["pattern"], s.metadata.get("max", 100_000)) for s in STRINGS})
 NAME = next(s.metadata["pattern"] for s in STRINGS if s.name == "NameString")

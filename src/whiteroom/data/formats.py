@@ -76,6 +76,8 @@ def reading(uri: str) -> Iterator[None]:
 
     try:
         yield
+    except pa.ArrowMemoryError:
+        raise
     except pa.ArrowNotImplementedError as error:
         raise DataError("UNSUPPORTED_DATA_FORMAT", f"The file {uri} uses a feature that is not read.") from error
     except (pa.ArrowInvalid, pa.ArrowException, UnicodeError) as error:

@@ -15,7 +15,6 @@ import socket
 import socketserver
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -67,6 +66,7 @@ class EmbeddedS3:
     def __init__(self, settings: Settings, lookup: Callable[[str], Credential | None]) -> None:
         self._host = settings.host
         self._root = (settings.data_dir / "s3").absolute()
+        self._private = (settings.data_dir / "run" / "s3").absolute()
         self._wanted_port = settings.s3_port
         self._lookup = lookup
         self._stopping = threading.Event()
@@ -101,12 +101,7 @@ class EmbeddedS3:
             raise EmbeddedS3Error(
                 f"The embedded S3 endpoint cannot listen on {self._host}:{self._wanted_port}: {error.strerror}."
             ) from error
-        self._private = tempfile.TemporaryDirectory(prefix="whiteroom-s3-")
-        here = Path(self._private.name)
-        # rclone splits the proxy's command at spaces and knows no quotes: paths relative to here hold none.
-        (here / "python").symlink_to(sys.executable)
-        (here / _CHILD.name).symlink_to(_CHILD)
-        self._auth = _AuthServer(str(here / "socket"), self._answer)
+        self._auth = self._private_directory()
         threading.Thread(target=self._auth.serve_forever, name="s3-auth", daemon=True).start()
         proxy = f"./python -I -S ./{_CHILD.name} auth ./socket"
         command = [str(rclone), "serve", "s3", f"--auth-proxy={proxy}", *_FLAGS]
@@ -116,20 +111,42 @@ class EmbeddedS3:
     def stop(self) -> None:
         """End rclone, give the port back and wait for both."""
         self._stopping.set()
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
-        self._keeper.join()
+        if self._process is not None:
+            self._process.terminate()
+        self._keeper.join(timeout=5)
+        if self._process is not None and self._keeper.is_alive():
+            self._process.kill()
+            self._keeper.join()
         self._auth.shutdown()
         self._auth.server_close()
         self._listener.close()
-        self._private.cleanup()
+
+    def _private_directory(self) -> _AuthServer:
+        """DATA_DIR/run/s3, where rclone runs: the socket, and names without spaces for the proxy's program.
+
+        rclone splits the proxy's command at spaces and knows no quotes.
+        """
+        self._private.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._private.chmod(0o700)
+        for leftover in self._private.iterdir():
+            leftover.unlink()
+        (self._private / "python").symlink_to(sys.executable)
+        (self._private / _CHILD.name).symlink_to(_CHILD)
+        descriptor = os.open(self._private, os.O_RDONLY | os.O_DIRECTORY)
+        try:  # a socket's path has room for 107 bytes only
+            return _AuthServer(f"/proc/self/fd/{descriptor}/socket", self._answer)
+        finally:
+            os.close(descriptor)
 
     def _keep(self, command: list[str]) -> None:
         """Run rclone, and run it again when it ends unasked. The port stays ours: clients wait, none is refused."""
         pause = 0.2
         while not self._stopping.is_set():
-            self._process = process = self._spawn(command)
+            try:
+                self._process = process = self._spawn(command)
+            except OSError:  # no memory or no process to be had just now
+                self._stopping.wait(pause := min(pause * 2, 10.0))
+                continue
             if self._stopping.is_set():
                 process.terminate()
             self._await_answer(process)
@@ -145,7 +162,7 @@ class EmbeddedS3:
         launcher = [sys.executable, "-I", "-S", str(_CHILD), "launch", str(os.getpid()), str(descriptor)]
         return subprocess.Popen(
             [*launcher, *command],
-            cwd=self._private.name,
+            cwd=self._private,
             pass_fds=[descriptor],
             stdin=subprocess.DEVNULL,
             start_new_session=True,

@@ -6,6 +6,7 @@ Knows catalog tables and their Hive-style partition directories; formats.py know
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
@@ -18,7 +19,8 @@ from whiteroom.store.tables import CatalogTable, Column
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MAX_VALUE_BYTES: Final = 64 * 1024
+MAX_VALUE_BYTES: Final = 4096
+"""Longest string that is taken for an id or a category: a batch of them stays below 256 MiB."""
 
 
 def schema(table: CatalogTable, columns: Sequence[str], *, epoch: Collection[str] = ()) -> pa.Schema:
@@ -57,24 +59,20 @@ def batches(
     target = schema(table, columns, epoch=epoch)
     types = {name: arrow_type(_declared(table, name)) for name in columns}
     for file in files.list(table.location):
-        if file.size == 0:
-            raise DataError("INVALID_DATA_FILE", f"The file {file.uri} is empty (0 bytes).")
+        _check_not_empty(file)
         partition = _partition(table.location, file.uri)
         stored = {name: kind for name, kind in types.items() if name.lower() not in partition}
         if not stored:
             raise DataError(
                 "UNSUPPORTED_DATA_FORMAT", "At least one column must come from the files, not from their directory."
             )
-        for batch in formats.read(file.uri, table.format, lambda f=file: files.open(f.uri), stored):  # type: ignore[misc]
-            arrays = []
+        for batch in formats.read(file.uri, table.format, partial(files.open, file.uri), stored):
+            arrays = {name: batch.column(name) for name in stored}
             for name in columns:
-                array = (
-                    batch.column(name)
-                    if name in stored
-                    else pa.repeat(pa.scalar(partition[name.lower()], pa.string()), batch.num_rows)
-                )
-                arrays.append(_conform(file.uri, name, array, types[name], epoch=name in epoch))
-            yield pa.RecordBatch.from_arrays(arrays, schema=target)
+                if name not in arrays:
+                    arrays[name] = pa.repeat(pa.scalar(partition[name.lower()], pa.string()), batch.num_rows)
+            conformed = [_conform(file.uri, n, arrays[n], types[n], epoch=n in epoch) for n in columns]
+            yield pa.RecordBatch.from_arrays(conformed, schema=target)
 
 
 def infer_columns(files: AccountFiles, location: str, format: str) -> tuple[Column, ...]:  # noqa: A002
@@ -82,17 +80,16 @@ def infer_columns(files: AccountFiles, location: str, format: str) -> tuple[Colu
 
     Raises DataError as `batches` does.
     """
-    file = _first(files, location)
-    found = formats.infer(file.uri, format, lambda: files.open(file.uri))
+    file = files.list(location)[0]
+    _check_not_empty(file)
+    found = formats.infer(file.uri, format, partial(files.open, file.uri))
     stored = [Column(field.name, glue_type(field.type)) for field in found]
     return (*stored, *(Column(name, "string") for name in _partition(location, file.uri)))
 
 
-def _first(files: AccountFiles, location: str) -> FileInfo:
-    file = files.list(location)[0]
+def _check_not_empty(file: FileInfo) -> None:
     if file.size == 0:
         raise DataError("INVALID_DATA_FILE", f"The file {file.uri} is empty (0 bytes).")
-    return file
 
 
 def _declared(table: CatalogTable, name: str) -> str:

@@ -101,10 +101,13 @@ def join(settings: Settings, running: Running, account: str, name: str, bucket: 
     """Register the account with a key, give it a bucket, and make the clients that its people would use."""
     import boto3
     from botocore.config import Config
+    from botocore.session import Session
 
     key = registry.create_key(settings, account, name)
     registry.create_bucket(settings, bucket, account)
-    session = boto3.session.Session(key.access_key_id, key.secret_access_key, region_name=REGION)
+    # Not the profile that AWS_PROFILE may name on this machine: it is somebody else's.
+    own = Session({"profile": (None, None, None, None)})
+    session = boto3.session.Session(key.access_key_id, key.secret_access_key, region_name=REGION, botocore_session=own)
     path = Config(s3={"addressing_style": "path"})
     return Party(
         account=account,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from whiteroom.config import Settings
 from whiteroom.demo import findings, flow, own_files, picture, population, server
 from whiteroom.demo.data import DemoData
 from whiteroom.demo.terminal import Terminal
@@ -45,18 +47,27 @@ def demo(options: Options) -> None:
         with terminal.step(_data_sentence(options)):
             data = _data(options)
         for line in data.about:
-            terminal.say(f"  [dim]{line}[/]")
-        settings = server.settings(data_dir)
-        with ExitStack() as while_serving:
-            with terminal.step("A server starts on free ports: API, worker and S3"):
-                running = while_serving.enter_context(server.serving(settings))
-            told = flow.walk(settings, running, data, time.strftime("%Y%m%d-%H%M%S"), terminal.step)
+            terminal.note(line)
+        told = _walk(server.settings(data_dir), data, terminal)
         sizes = findings.measure(data, told)
         files = _save(options.output, data, told, sizes)
         if kept:
-            files.append(data_dir.absolute())
+            files["the server's data"] = data_dir.absolute()
         terminal.report(data, told, sizes, files, _hints(options, data_dir if kept else None))
-        terminal.say(f"\nThe whole took {time.monotonic() - started:.0f} seconds.")
+        terminal.note(f"The whole took {time.monotonic() - started:.0f} seconds.")
+
+
+def _walk(settings: Settings, data: DemoData, terminal: Terminal) -> flow.Told:
+    """The flow against a server that lives as long. Raises Problem for what the server refused."""
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    with ExitStack() as while_serving:
+        with terminal.step("A server starts on free ports: API, worker and S3"):
+            running = while_serving.enter_context(server.serving(settings))
+        try:
+            return flow.walk(settings, running, data, time.strftime("%Y%m%d-%H%M%S"), terminal.step)
+        except (ClientError, BotoCoreError) as error:
+            raise Problem(f"The server at {running.api_url} refused: {error}") from error
 
 
 def _data_sentence(options: Options) -> str:
@@ -77,39 +88,53 @@ def _data_dir(options: Options) -> Iterator[tuple[Path, bool]]:
         yield options.data_dir, True
         return
     directory = Path(tempfile.mkdtemp(prefix="whiteroom-demo-"))
+    stays = options.keep
     try:
-        yield directory, options.keep
+        yield directory, stays
+    except Problem as error:
+        if (directory / "server.log").exists():
+            stays = True
+            raise Problem(f"{error}\nThe server's data and logs are kept in {directory}.") from error
+        raise
     finally:
-        if not options.keep:
+        if not stays:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def _save(output: Path, data: DemoData, told: flow.Told, sizes: Sequence[findings.Size]) -> list[Path]:
-    """Write the picture and each audience, best first; returns the files."""
+def _save(output: Path, data: DemoData, told: flow.Told, sizes: Sequence[findings.Size]) -> dict[str, Path]:
+    """Write the picture and each audience, best first; returns what lies where."""
     try:
         output.mkdir(parents=True, exist_ok=True)
         report = output / "report.html"
         report.write_text(picture.page(data, told, sizes, findings.curve(data, told)), "utf-8")
-        files = [report.absolute()]
         for audience in told.audiences:
             path = output / f"audience-{audience.percent:02d}-percent.jsonl"
             path.write_text("".join(json.dumps({"user_id": user}) + "\n" for user in audience.users), "utf-8")
-            files.append(path.absolute())
     except OSError as error:
         raise Problem(f"Cannot write the report to {output}: {error.strerror or error}.") from error
-    return files
+    return {"the picture": report.absolute(), "the users": output.absolute() / "audience-*-percent.jsonl"}
 
 
 def _hints(options: Options, kept: Path | None) -> list[str]:
+    program = _program()
     hints = []
     if options.interactions is None:
-        hints.append("your own data:    whiteroom demo --interactions FILE --seed FILE")
+        hints.append(f"your own data:     {program} demo --interactions FILE --seed FILE")
     if kept is None:
-        hints.append("keep the server:  whiteroom demo --keep")
+        hints.append(f"keep this server:  {program} demo --keep")
     else:
-        hints.append(f"serve what is left of this:  whiteroom serve --data-dir {kept}")
-    hints += [
-        "your own server:  whiteroom serve, then whiteroom account create 111122223333 --name publisher",
-        "from your code:   README.md, five minutes with boto3",
-    ]
+        hints.append(f"serve this again:  {program} serve --data-dir {kept}")
+    hints.append(f"your own server:   {program} serve")
+    hints.append("from your code:    README.md, five minutes with boto3")
     return hints
+
+
+def _program() -> str:
+    """How the person can start the program again, as it was started now."""
+    invoked = Path(sys.argv[0])
+    if invoked.name != "whiteroom":
+        return f"{sys.executable} -m whiteroom"
+    if shutil.which("whiteroom") == str(invoked):
+        return "whiteroom"
+    here = Path.cwd()
+    return str(invoked.relative_to(here) if invoked.is_relative_to(here) else invoked)

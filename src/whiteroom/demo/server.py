@@ -30,6 +30,8 @@ def serving(settings: Settings) -> Iterator[Running]:
     """The addresses of a server that is ready. Raises Problem when it does not get there; its words say why."""
     found = datadir.running(settings.data_dir)
     if found is not None:
+        if found.s3_url is None:
+            raise Problem(f"The server on {settings.data_dir} runs without its embedded S3; the demo needs it.")
         yield found
         return
     log = settings.data_dir / "server.log"

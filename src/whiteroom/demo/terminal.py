@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,33 +25,36 @@ class Terminal:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
 
-    def say(self, line: str) -> None:
-        self.console.print(line)
+    def note(self, line: str) -> None:
+        """A line that explains, dimmed."""
+        self.console.print(Text(f"  {line}", "dim"))
 
     @contextmanager
     def step(self, sentence: str) -> Iterator[Callable[[str], None]]:
         """A step of the story: spins while it lasts, stays as a line with its time when it is done."""
         started = time.monotonic()
-        with self.console.status(f"{sentence} …") as status:
+        with self.console.status(Text(f"{sentence} …")) as status:
             try:
-                yield lambda detail: status.update(f"{sentence} … [dim]{detail}[/]")
+                yield lambda detail: status.update(Text.assemble(f"{sentence} … ", (detail, "dim")))
             except BaseException:
-                self.console.print(f"[red]✗[/] {sentence}")
+                self.console.print(Text.assemble(("✗ ", "red"), sentence))
                 raise
-        self.console.print(f"[green]✓[/] {sentence} [dim]{time.monotonic() - started:.1f} s[/]")
+        took = (f" {time.monotonic() - started:.1f} s", "dim")
+        self.console.print(Text.assemble(("✓ ", "green"), sentence, took))
 
     def report(
-        self, data: DemoData, told: Told, sizes: Sequence[Size], files: Sequence[Path], hints: Sequence[str]
+        self, data: DemoData, told: Told, sizes: Sequence[Size], files: Mapping[str, Path], hints: Sequence[str]
     ) -> None:
         """The findings, where the files lie, and what to try next."""
         self.console.print()
         self.console.print(Panel(Group(*_findings(data, told, sizes)), title="The audiences", padding=(1, 2)))
         self.console.print("\n[bold]The files[/]")
-        for file in files:
-            self.console.print(f"  {file}", soft_wrap=True)
+        for what, path in files.items():
+            self.console.print(Text(f"  {what + ':':<18} {path}"), soft_wrap=True)
         self.console.print("\n[bold]Try next[/]")
         for hint in hints:
-            self.console.print(f"  {hint}", soft_wrap=True)
+            self.console.print(Text(f"  {hint}"), soft_wrap=True)
+        self.console.print()
 
 
 def _findings(data: DemoData, told: Told, sizes: Sequence[Size]) -> Iterator[Table | Text]:
@@ -92,7 +95,7 @@ def _bar(share: float) -> Text:
 def _relevance(score: float | None) -> Text:
     if score is None:
         return Text("-")
-    return Text.assemble((_blocks(max(score, 0.0)), "cyan"), f" {score:+.2f}")
+    return Text.assemble((_blocks(abs(score)), "cyan" if score >= 0 else "red"), f" {score:+.2f}")
 
 
 def _blocks(share: float) -> str:

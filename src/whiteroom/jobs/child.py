@@ -14,6 +14,7 @@ import signal
 import stat
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from sqlalchemy import Connection
 from whiteroom.config import Settings
 from whiteroom.jobs import queue
 from whiteroom.jobs.kinds import PATIENCE_SECONDS, JobError, JobKind, Outcome, Work
-from whiteroom.jobs.queue import DONE, FAILED, RUNNING, Fenced, Job
+from whiteroom.jobs.queue import RUNNING, Fenced, Job
 from whiteroom.jobs.sweep import artifacts
 from whiteroom.processes import end_with_parent
 from whiteroom.store.database import Database
@@ -63,7 +64,8 @@ def run(
         traceback.print_exc()
         return EXIT_OUT_OF_MEMORY
     try:
-        database.settle(lambda tx: _end_once(tx, job, ending), patience_seconds=PATIENCE_SECONDS)
+        # A commit that went through though its answer was lost shows as Fenced: the job has ended.
+        database.settle(lambda tx: ending(tx, datetime.now(UTC)), patience_seconds=PATIENCE_SECONDS)
     except Fenced:
         return EXIT_FENCED
     return 0
@@ -78,7 +80,8 @@ def _end_with_worker() -> None:
 
 def _limit_memory(size: int) -> None:
     # When the machine itself runs out of memory, the kernel takes a job before the server.
-    Path("/proc/self/oom_score_adj").write_text("500")
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
     if size:
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
@@ -91,7 +94,7 @@ def _empty(directory: Path) -> Path:
 
 def _flush(directory: Path) -> None:
     """Have what the attempt wrote on the disk before the database says that it is there."""
-    for path in (directory, *directory.rglob("*")):
+    for path in (directory, *(p for p in directory.rglob("*") if p.is_file() or p.is_dir())):
         descriptor = os.open(path, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
@@ -112,10 +115,3 @@ def _failed(job: Job, kind: JobKind, error: JobError) -> Outcome:
         kind.failed(tx, job, error.failure, now)
 
     return end
-
-
-def _end_once(tx: Connection, job: Job, ending: Outcome) -> None:
-    current = queue.get(tx, job.id)
-    if current is not None and current.attempt == job.attempt and current.status in (DONE, FAILED):
-        return  # an earlier commit went through, only its answer was lost
-    ending(tx, datetime.now(UTC))

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
 
 from whiteroom.jobs import queue
 from whiteroom.jobs.queue import Job
-from whiteroom.store.database import Database
+from whiteroom.store.database import UNSETTLED, Database
 
 PATIENCE_SECONDS = 60.0
 """How long a job or its supervisor waits for a database that is away before it gives up what it wanted to say."""
@@ -53,7 +52,7 @@ class Work:
     directory: Path
     context: Any
     database: Database
-    _said: dict[str, float] = field(default_factory=dict, repr=False)
+    _said: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep JSON that the next attempt finds in `job.checkpoint`, should this one die. Raises Fenced."""
@@ -67,7 +66,7 @@ class Work:
         try:
             with self.database.write() as tx:
                 queue.report(tx, self.job, progress=fraction, progress_text=text)
-        except OperationalError:
+        except UNSETTLED:
             pass  # a database that is away for a moment is no reason to lose the work
 
 

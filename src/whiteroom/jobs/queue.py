@@ -127,6 +127,8 @@ def live(tx: Connection, jobs: Collection[Job]) -> set[int]:
 
 def report(tx: Connection, job: Job, **facts: Any) -> None:
     """Store `checkpoint` (JSON) or `progress` (0 to 1) and `progress_text`. Raises Fenced."""
+    if "progress_text" in facts:
+        facts["progress_text"] = _storable(facts["progress_text"])
     if not _change(tx, job, **facts):
         raise Fenced(f"job {job.id} is no longer at attempt {job.attempt}.")
 
@@ -142,13 +144,13 @@ def fail(tx: Connection, job: Job, error: str, now: datetime, *, even_cancelled:
 
     `error` is for the operator: no caller of the API sees it.
     """
-    return _change(tx, job, even_cancelled=even_cancelled, **_end(FAILED, now), error=error)
+    return _change(tx, job, even_cancelled=even_cancelled, **_end(FAILED, now), error=_storable(error))
 
 
 def give_back(tx: Connection, job: Job, *, run_after: datetime, crashed: bool, error: str | None = None) -> bool:
     """Let the job be claimed again from `run_after` on; False when it is no longer at that attempt."""
     values: dict[str, Any] = {"status": QUEUED, "worker": None, "lease_until": None, "run_after": run_after}
-    values |= {"crashes": _job.crashes + 1, "error": error} if crashed else {}
+    values |= {"crashes": _job.crashes + 1, "error": error and _storable(error)} if crashed else {}
     return _change(tx, job, even_cancelled=True, **values)
 
 
@@ -202,3 +204,8 @@ def _change(tx: Connection, job: Job, *, even_cancelled: bool = False, **values:
     if not even_cancelled:
         this_attempt = and_(this_attempt, _job.cancel_requested.is_(False))
     return tx.execute(update(schema.job).where(this_attempt).values(**values)).rowcount == 1
+
+
+def _storable(text: str) -> str:
+    # What a job prints or raises may hold what PostgreSQL's text cannot: NUL and half characters.
+    return text.replace("\0", "").encode(errors="replace").decode()

@@ -32,9 +32,9 @@ def sweep(database: Database, data_dir: Path) -> list[Path]:
     """Remove every attempt's directory but those of running jobs' and done jobs' last attempts, and deleted jobs'
     logs. Returns what was removed; what cannot be removed is left for the next time.
     """
-    directories = [p for p in (data_dir / "artifacts").glob("*/*") if p.parent.name.isdigit()]
-    jobs = [p for p in (data_dir / "artifacts").glob("*") if p.name.isdigit()]
-    logs = [p for p in (data_dir / "logs" / "jobs").glob("*-*.log") if p.name.split("-")[0].isdigit()]
+    directories = [p for p in (data_dir / "artifacts").glob("*/*") if p.parent.name.isdecimal()]
+    jobs = [p for p in (data_dir / "artifacts").glob("*") if p.name.isdecimal()]
+    logs = [p for p in (data_dir / "logs" / "jobs").glob("*-*.log") if p.name.split("-")[0].isdecimal()]
     known = _known(database, {int(p.name) for p in jobs} | {int(p.name.split("-")[0]) for p in logs})
     live = {f"{job_id}/{attempt}" for job_id, (status, attempt) in known.items() if status in (RUNNING, DONE)}
 

@@ -16,6 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -59,9 +60,18 @@ class _Child:
             self.signal(signal.SIGTERM)
 
     def signal(self, number: int) -> None:
-        # The whole group: what the job itself has started must not outlive it.
-        if self.process.poll() is None:
+        if not self.ended():
             os.killpg(self.process.pid, number)
+
+    def ended(self) -> bool:
+        """Whether the process has ended; what it had started itself is killed then."""
+        if self.process.returncode is None:
+            # Not reaped yet, so that the group's number is still this job's.
+            if os.waitid(os.P_PID, self.process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+                return False
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        return True
 
 
 class Worker:
@@ -146,7 +156,7 @@ class Worker:
             if child.kill_at is not None and time.monotonic() > child.kill_at:
                 child.signal(signal.SIGKILL)
         for child in list(self._children):
-            if child.process.poll() is not None:
+            if child.ended():
                 self._settle(child)
                 self._children.remove(child)
                 if child.process.stdin:
@@ -218,7 +228,7 @@ class Worker:
         with self._database.read() as tx:
             live = queue.live(tx, [child.job for child in self._children])
         for child in self._children:
-            if child.job.id not in live and child.process.poll() is None:
+            if child.job.id not in live and not child.ended():
                 child.terminate(self._grace_seconds)
             _bound(child.log)
 
@@ -305,12 +315,13 @@ def _tail(path: Path, size: int = 4000) -> str:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - size))
-            return file.read().decode(errors="replace").replace("\0", "")
+            return file.read().decode(errors="replace")
     except OSError as error:
         return f"(no log: {error})"
 
 
 def _bound(path: Path) -> None:
     # The child appends, so it goes on writing after the part that stays.
-    if path.stat().st_size > LOG_BYTES:
-        path.write_bytes(b"[what was printed before is not kept]\n" + path.read_bytes()[-LOG_BYTES // 2 :])
+    with suppress(OSError):
+        if path.stat().st_size > LOG_BYTES:
+            path.write_bytes(b"[what was printed before is not kept]\n" + path.read_bytes()[-LOG_BYTES // 2 :])

@@ -7,11 +7,14 @@ finishing transaction chose, so a half-written or doubled result is never read.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
+import errno
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from whiteroom.data.keys import open_encrypted
+from whiteroom.jobs.kinds import JobError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +52,17 @@ def opener(room: Room, facts: Facts) -> Opener:
 
 def directory(room: Room, facts: Facts) -> Path:
     return room.settings.data_dir / "artifacts" / str(facts["job"]) / str(facts["attempt"])
+
+
+@contextmanager
+def room_on_disk() -> Iterator[None]:
+    """A full disk ends the job at once, with a code that says so: to try again would not help."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise JobError("STORAGE_FULL", "The server's disk has no room left for the result.") from error
 
 
 def write_users(into: Path, users: pa.Array, open_file: Opener) -> None:

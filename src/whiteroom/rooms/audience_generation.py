@@ -20,7 +20,7 @@ from whiteroom.rooms.configured_audience_models import reachable
 from whiteroom.rooms.kinds import AUDIENCE_GENERATION_JOB, AUDIENCE_MODEL
 from whiteroom.rooms.states import move
 from whiteroom.store import resources
-from whiteroom.store.resources import Resource, Scope
+from whiteroom.store.resources import Missing, Resource, Scope
 from whiteroom.wire.errors import validation
 from whiteroom.wire.service import operation
 
@@ -216,15 +216,16 @@ def size_in_users(kind: str, value: int, users: int) -> int:
 
 def _rank(room: Room, work: Work, seed: list[str]) -> tuple[Ranking, int, dict[str, Any]]:
     from whiteroom.engines.lookalike import Lookalike, LookalikeError, SeedError
-    from whiteroom.engines.lookalike.storage import plain
 
     payload = work.job.payload
-    with room.database.read() as tx:
-        model = resources.load(tx, Scope.of(payload["owner"]), AUDIENCE_MODEL.name, payload["model"])
-    facts = model.private["artifact"]
     try:
-        engine = Lookalike.load(artifacts.directory(room, facts), open=artifacts.opener(room, facts) or plain)
-    except (DataError, LookalikeError, OSError) as error:
+        with room.database.read() as tx:
+            model = resources.load(tx, Scope.of(payload["owner"]), AUDIENCE_MODEL.name, payload["model"])
+        facts = model.private["artifact"]
+        engine = Lookalike.load(artifacts.directory(room, facts), open=artifacts.opener(room, facts))
+    except Missing as error:
+        raise JobError("MODEL_UNAVAILABLE", "The audience model was deleted before the job began.") from error
+    except (DataError, LookalikeError) as error:
         raise JobError("MODEL_UNAVAILABLE", f"The audience model's files cannot be read: {error}") from error
     work.progress(0.4, "model loaded")
     least = max(room.limits.min_seed_ids, payload["minMatchingSeedSize"])
@@ -237,11 +238,14 @@ def _rank(room: Room, work: Work, seed: list[str]) -> tuple[Ranking, int, dict[s
         raise JobError("SEED_MATCH_BELOW_MINIMUM", f"Fewer than {least} users of the seed are known to the model.")
     ranking = engine.rank(seed, top=room.limits.max_percentage_bin / 100)
     include_seed = payload["includeSeed"]
+    if not ranking.available(include_seed=include_seed):
+        raise JobError("SEED_COVERS_MODEL", "Every user of the model is in the seed; nobody is left to rank.")
     sizes = payload["audienceSizeConfig"]
     largest = size_in_users(sizes["audienceSizeType"], max(sizes["audienceSizeBins"]), engine.n_users_)
     largest = min(largest, ranking.available(include_seed=include_seed))
     artifact, opener = artifacts.new(work, model.body.get("kmsKeyArn"))
-    artifacts.write_users(work.directory, ranking.audience(largest, include_seed=include_seed), opener)
+    with artifacts.room_on_disk():
+        artifacts.write_users(work.directory, ranking.audience(largest, include_seed=include_seed), opener)
     return ranking, engine.n_users_, artifact
 
 

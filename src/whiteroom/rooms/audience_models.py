@@ -81,14 +81,13 @@ def delete_audience_model(call: Call, request: dict[str, Any]) -> dict[str, Any]
 
 def train(work: Work) -> Outcome:
     """Read the table, fit the engine, keep its files; the model becomes ACTIVE with the transaction returned."""
-    from whiteroom.engines.lookalike.storage import plain
-
     room: Room = work.context
     payload = work.job.payload
     try:
         model = _fit(room, work)
         artifact, opener = artifacts.new(work, payload["kmsKeyArn"])
-        model.save(work.directory, open=opener or plain)
+        with artifacts.room_on_disk():
+            model.save(work.directory, open=opener)
     except DataError as error:
         raise JobError(error.status_code, error.message) from error
     facts = {"users": model.n_users_, "items": model.n_items_, "interactions": model.n_interactions_}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from whiteroom.rooms import access, kinds, policies, tags
 from whiteroom.rooms.kinds import AUDIENCE_GENERATION_JOB, AUDIENCE_MODEL, CONFIGURED_AUDIENCE_MODEL
-from whiteroom.store import resources
+from whiteroom.store import audit, resources
 from whiteroom.store.resources import Missing, Resource, Scope
 from whiteroom.wire.errors import conflict, not_found, validation
 from whiteroom.wire.service import operation
@@ -161,11 +161,23 @@ def reachable(call: Call, arn: str, *, job_arn_pattern: str, facts: dict[str, st
         decision = policies.decide(
             policy, account=call.caller.account, resource=arn, related=job_arn_pattern, facts=facts
         )
+        if configured.region != call.caller.region:
+            decision = policies.Decision(False, f"the request came to the Region {call.caller.region}")
     except Missing:
         decision = policies.Decision(False, "there is no such configured audience model")
     except KeyError:
         decision = policies.Decision(False, "the configured audience model has no policy")
     if decision.allowed:
+        audit.record(
+            call.tx,
+            now=call.now,
+            account=configured.account,
+            operation=f"{call.service}:{call.operation}",
+            resource=arn,
+            allowed=True,
+            reason=decision.reason,
+            detail={"caller": call.caller.account},
+        )
         return configured
     raise access.Denial(
         f"Account {call.caller.account} may not perform {policies.ACTION} on {arn}: no resource policy allows it. "

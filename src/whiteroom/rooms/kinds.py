@@ -8,6 +8,7 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
@@ -44,7 +45,7 @@ class Kind:
         """`trainingDataset`, the stem of its members."""
         return self.noun[0].lower() + self.noun[1:]
 
-    @property
+    @cached_property
     def arn_member(self) -> str:
         return self.member + "Arn"
 
@@ -74,7 +75,11 @@ class Kind:
     def entry(self, resource: Resource) -> dict[str, Any]:
         """What List shows of it."""
         document = self.document(resource)
-        return {k: document[k] for k in (*_HEAD, self.arn_member, *self.summary) if k in document}
+        return {k: document[k] for k in self._shown if k in document}
+
+    @cached_property
+    def _shown(self) -> tuple[str, ...]:
+        return (*_HEAD, self.arn_member, *self.summary)
 
 
 _HEAD = ("createTime", "updateTime", "name", "status", "description")

@@ -15,9 +15,11 @@ STATUS_CODES: Final[dict[str, str]] = {
     "INSUFFICIENT_INTERACTIONS": "The training data hold too few interactions.",
     "INVALID_TRAINING_DATA": "The training data hold values that no model can be made of, such as null ids.",
     "SEED_MATCH_BELOW_MINIMUM": "Fewer users of the seed are known to the model than its owner asks for.",
+    "SEED_COVERS_MODEL": "Every user of the model is in the seed, so that nobody is left to rank.",
     "SEED_REJECTED": "The seed cannot be used; the account that started the job sees why.",
     "MODEL_UNAVAILABLE": "The audience model cannot be used; its owner sees why.",
     "AUDIENCE_SIZE_BELOW_MINIMUM": "The audience would hold fewer users than may be exported.",
+    "CANCELLED": "The job was cancelled before it was done.",
     "OUT_OF_MEMORY": "The job needed more memory than the server gives it, and was ended.",
     "INTERNAL_ERROR": "The server failed, after all its attempts; its log says more.",
 }

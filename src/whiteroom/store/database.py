@@ -13,11 +13,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
+
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import postgresql
 
 LOCK_WAIT_SECONDS = 30.0
 """How long a transaction waits for another process's lock before it fails with OperationalError."""
@@ -25,6 +28,21 @@ _MIGRATION_LOCK = 0x77686974  # any number will do, as long as every version of 
 
 # NaN is no JSON: one database would keep it and the other refuse it.
 _dumps = functools.partial(json.dumps, allow_nan=False)
+
+LOADED_CHARACTERS = 4096
+"""Longer documents are not held by `_loads`."""
+_loaded = functools.lru_cache(maxsize=1024)(json.loads)
+
+
+def _loads(text: str | bytes) -> Any:
+    """Read a JSON column. Clients poll: the same documents are read again and again, and equal texts give one object.
+
+    That is safe because nobody changes what a row holds in place: see `resources.Resource`.
+    """
+    return _loaded(text) if len(text) <= LOADED_CHARACTERS else json.loads(text)
+
+
+_JSON = {"json_serializer": _dumps, "json_deserializer": _loads}
 
 T = TypeVar("T")
 
@@ -118,20 +136,23 @@ class Database:
 
 def insert_new(tx: Connection, table: Table, *conflict: str) -> sqlite.Insert | postgresql.Insert:
     """An INSERT that does nothing, and is no error, when a row with equal `conflict` columns exists."""
-    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
-    return insert(table).on_conflict_do_nothing(index_elements=conflict)
+    if tx.dialect.name == "sqlite":
+        return sqlite.insert(table).on_conflict_do_nothing(index_elements=conflict)
+    from sqlalchemy.dialects import postgresql  # a tenth of the start of a server that does without it
+
+    return postgresql.insert(table).on_conflict_do_nothing(index_elements=conflict)
 
 
 def _engine(url: str, is_sqlite: bool, *, reads_only: bool) -> Engine:
     if not is_sqlite:
         # READ COMMITTED shows each statement its own moment anyway; without BEGIN it costs one round trip.
         level = {"isolation_level": "AUTOCOMMIT"} if reads_only else {}
-        engine = create_engine(url, json_serializer=_dumps, pool_size=8, max_overflow=24, pool_pre_ping=True, **level)
+        engine = create_engine(url, **_JSON, pool_size=8, max_overflow=24, pool_pre_ping=True, **level)
         if reads_only:
             event.listen(engine, "connect", _postgresql_reads_only)
         return engine
     arguments = {"isolation_level": None, "check_same_thread": False, "timeout": LOCK_WAIT_SECONDS}
-    engine = create_engine(url, json_serializer=_dumps, pool_size=8, max_overflow=24, connect_args=arguments)
+    engine = create_engine(url, **_JSON, pool_size=8, max_overflow=24, connect_args=arguments)
     event.listen(engine, "connect", _sqlite_reader if reads_only else _sqlite_writer)
     return engine
 

@@ -7,11 +7,12 @@ account cannot be shown another's by oversight.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Select, bindparam, exists, func, select
+from sqlalchemy import Connection, Integer, Select, bindparam, exists, func, select
 from sqlalchemy import delete as sql_delete
 from sqlalchemy import update as sql_update
 from sqlalchemy.exc import IntegrityError
@@ -77,8 +78,7 @@ class Scope:
         return cls(None, why)
 
 
-@dataclass(frozen=True)
-class Resource:
+class Resource(NamedTuple):
     """One row. `body` is the Get document, `private` what no Get shows: both JSON, neither to be mutated."""
 
     sequence: int
@@ -97,7 +97,7 @@ class Resource:
     private: dict[str, Any]
 
 
-_select = select(*(_table.c[name] for name in Resource.__dataclass_fields__))
+_select = select(*(_table.c[name] for name in Resource._fields))
 _select_one = _select.where(_table.c.arn == bindparam("arn"), _table.c.kind == bindparam("kind"))
 
 
@@ -173,11 +173,20 @@ def page(
     Pass the last one's sequence as `before` for the next page: no insert or delete between makes a page skip
     or repeat a resource.
     """
-    statement = _within(_select, scope, kind, parent=parent, status=status, collaboration=collaboration)
-    statement = statement.order_by(_table.c.sequence.desc()).limit(limit)
-    if before is not None:
-        statement = statement.where(_table.c.sequence < before)
-    return [Resource(*row) for row in tx.execute(statement)]
+    filters = {"parent": parent, "status": status, "collaboration": collaboration}
+    equals = {"kind": kind, "account": scope.account, "region": scope.region, **filters}
+    given: dict[str, Any] = {column: value for column, value in equals.items() if value is not None}
+    statement = _page(tuple(given), before is not None)
+    rows = tx.execute(statement, {**given, "before": before, "limit": limit}).all()
+    return [Resource(*row) for row in rows]
+
+
+@cache  # to build the statement takes as long as to run it
+def _page(filters: tuple[str, ...], goes_on: bool) -> Select[Any]:
+    statement = _select.where(*(_table.c[column] == bindparam(column) for column in filters))
+    if goes_on:
+        statement = statement.where(_table.c.sequence < bindparam("before"))
+    return statement.order_by(_table.c.sequence.desc()).limit(bindparam("limit", type_=Integer))
 
 
 def count(
@@ -227,7 +236,7 @@ def update(
         raise Missing("parent", str(parent)) from error
     if result.rowcount != 1:
         raise Stale(f"{resource.arn} was changed by another request.")
-    return replace(resource, **values)
+    return resource._replace(**values)
 
 
 def delete(tx: Connection, resource: Resource) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 from urllib.parse import unquote
 
 from whiteroom.wire import errors
+from whiteroom.wire.model import Shape
 from whiteroom.wire.shapes import MAX_SHOWN, Problems, TooManyProblems, Walk, compile_walk
-from whiteroom.wire.spec import ErrorModel, Operation, Shape
+from whiteroom.wire.spec import ErrorModel, Operation
 
 MAX_DIGITS = 400
 """Digits of an integer in a body; the largest double has 309."""

@@ -16,8 +16,8 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from whiteroom.wire.model import Shape
 from whiteroom.wire.patterns import matcher
-from whiteroom.wire.spec import Shape
 
 MAX_PROBLEMS = 20
 MAX_SHOWN = 64
@@ -30,15 +30,30 @@ class TooManyProblems(Exception):
     """So many problems that further ones help nobody."""
 
 
+At = str | tuple[Any, str | int]
+"""Where a value stands: a name, or (where its parent stands, its name or its number in the list).
+
+It is spelled out only for a problem: most values have none.
+"""
+
+
 class Problems(list[tuple[str, str]]):
     """What is wrong: (where, sentence)."""
 
-    def add(self, at: str, constraint: str, value: Any = ...) -> None:
+    def add(self, at: At, constraint: str, value: Any = ...) -> None:
         """`value` is shown when it is given; leave out what is secret or large."""
         shown = "" if value is ... else f" {_shown(value)}"
-        self.append((at, f"Value{shown} at '{at}' failed to satisfy constraint: {constraint}"))
+        where = _spelled(at)
+        self.append((where, f"Value{shown} at '{where}' failed to satisfy constraint: {constraint}"))
         if len(self) >= MAX_PROBLEMS:
             raise TooManyProblems
+
+
+def _spelled(at: At) -> str:
+    if isinstance(at, str):
+        return at
+    parent, name = _spelled(at[0]), f"{at[1]}.member" if isinstance(at[1], int) else at[1]
+    return f"{parent}.{name}" if parent else name
 
 
 def _shown(value: Any) -> str:
@@ -48,7 +63,7 @@ def _shown(value: Any) -> str:
     return f"'{text}'" if len(text) <= MAX_SHOWN else f"'{text[:MAX_SHOWN]}...'"
 
 
-Walk = Callable[[Any, str, Problems], Any]
+Walk = Callable[[Any, At, Problems], Any]
 """Takes a value, where it stands and the list of problems; returns the converted value."""
 
 
@@ -66,20 +81,19 @@ def _structure(shape: Shape, incoming: bool, secret: bool) -> Walk:
     union = bool(shape.metadata.get("union"))
     one_of = f"Member must have exactly one of these members: {', '.join(members)}"
 
-    def walk(value: Any, at: str, problems: Problems) -> Any:
+    def walk(value: Any, at: At, problems: Problems) -> Any:
         if type(value) is not dict:
             return problems.add(at, "Member must be an object")
-        prefix = f"{at}." if at else ""
         walked = {}
         for name, item in value.items():
             member = members.get(name)
             if member is None:
-                problems.add(f"{prefix}{name[:MAX_SHOWN]}", f"Member is not a member of {shape.name}")
+                problems.add((at, name[:MAX_SHOWN]), f"Member is not a member of {shape.name}")
             elif item is not None:
-                walked[name] = member(item, f"{prefix}{name}", problems)
+                walked[name] = member(item, (at, name), problems)
         for name in required:
             if name not in walked:
-                problems.add(f"{prefix}{name}", "Member must not be null", None)
+                problems.add((at, name), "Member must not be null", None)
         if union and len(walked) != 1:
             problems.add(at, one_of)
         return walked
@@ -91,12 +105,12 @@ def _list(shape: Shape, incoming: bool, secret: bool) -> Walk:
     member = compile_walk(shape.member, incoming=incoming, secret=secret)
     check_size = _size_check(shape) if incoming else None
 
-    def walk(value: Any, at: str, problems: Problems) -> Any:
+    def walk(value: Any, at: At, problems: Problems) -> Any:
         if type(value) is not list:
             return problems.add(at, "Member must be a list")
         if check_size and not check_size(len(value), at, problems):
             return None
-        return [member(item, f"{at}.{i}.member", problems) for i, item in enumerate(value, 1)]
+        return [member(item, (at, i), problems) for i, item in enumerate(value, 1)]
 
     return walk
 
@@ -106,15 +120,15 @@ def _map(shape: Shape, incoming: bool, secret: bool) -> Walk:
     member = compile_walk(shape.value, incoming=incoming, secret=secret)
     check_size = _size_check(shape) if incoming else None
 
-    def walk(value: Any, at: str, problems: Problems) -> Any:
+    def walk(value: Any, at: At, problems: Problems) -> Any:
         if type(value) is not dict:
             return problems.add(at, "Member must be an object")
         if check_size and not check_size(len(value), at, problems):
             return None
         walked = {}
         for name, item in value.items():
-            entry = f"{at}.{'*' if secret else name[:MAX_SHOWN]}.value"
-            walked[key(name, f"{at}.key", problems)] = member(item, entry, problems)
+            entry = at, f"{'*' if secret else name[:MAX_SHOWN]}.value"
+            walked[key(name, (at, "key"), problems)] = member(item, entry, problems)
         return walked
 
     return walk
@@ -126,7 +140,7 @@ def _string(shape: Shape, incoming: bool, secret: bool) -> Walk:
     allowed = frozenset(shape.enum)
     one_of = f"Member must satisfy enum value set: [{', '.join(shape.enum)}]"
 
-    def walk(value: Any, at: str, problems: Problems) -> Any:
+    def walk(value: Any, at: At, problems: Problems) -> Any:
         if type(value) is not str:
             return problems.add(at, "Member must be a string")
         shown = ... if secret else value
@@ -148,7 +162,7 @@ def _size_check(shape: Shape) -> Callable[..., bool] | None:
     if least is None and most is None:
         return None
 
-    def check(size: int, at: str, problems: Problems, shown: Any = ...) -> bool:
+    def check(size: int, at: At, problems: Problems, shown: Any = ...) -> bool:
         if least is not None and size < least:
             problems.add(at, f"Member must have length greater than or equal to {least}", shown)
             return False
@@ -168,7 +182,7 @@ def _number(shape: Shape, incoming: bool, secret: bool) -> Walk:
     accepted = (int,) if whole else (int, float)
     kind = "an integer" if whole else "a number"
 
-    def walk(value: Any, at: str, problems: Problems) -> Any:
+    def walk(value: Any, at: At, problems: Problems) -> Any:
         shown = ... if secret or type(value) in (list, dict) else value
         if type(value) not in accepted:
             return problems.add(at, f"Member must be {kind}", shown)
@@ -181,7 +195,7 @@ def _number(shape: Shape, incoming: bool, secret: bool) -> Walk:
     return walk
 
 
-def _boolean(value: Any, at: str, problems: Problems) -> Any:
+def _boolean(value: Any, at: At, problems: Problems) -> Any:
     return value if type(value) is bool else problems.add(at, "Member must be a boolean")
 
 
@@ -189,17 +203,18 @@ def _timestamp(shape: Shape, incoming: bool, secret: bool) -> Walk:
     iso = shape.serialization.get("timestampFormat") == "iso8601"
     wanted = "an ISO 8601 date and time with its offset" if iso else "a number of seconds since 1970"
 
-    def read(value: Any, at: str, problems: Problems) -> Any:
+    def read(value: Any, at: At, problems: Problems) -> Any:
         try:
             return _from_iso(value) if iso else _from_epoch(value)
         except (TypeError, ValueError, OverflowError, OSError):
             shown = value if type(value) in (str, int, float) and not secret else ...
             return problems.add(at, f"Member must be {wanted}", shown)
 
-    def write(value: Any, at: str, problems: Problems) -> Any:
+    def write(value: Any, at: At, problems: Problems) -> Any:
         if type(value) is not datetime or value.tzinfo is None:
             return problems.add(at, "Member must be an aware datetime")
-        value = value.astimezone(UTC)
+        if value.tzinfo is not UTC:
+            value = value.astimezone(UTC)
         return value.isoformat().replace("+00:00", "Z") if iso else value.timestamp()
 
     return read if incoming else write
@@ -218,7 +233,7 @@ def _from_epoch(value: Any) -> datetime:
     return datetime.fromtimestamp(value, UTC)
 
 
-def _document(value: Any, at: str, problems: Problems, depth: int = 0) -> Any:
+def _document(value: Any, at: At, problems: Problems, depth: int = 0) -> Any:
     """Any JSON, to a depth that no reader fails at."""
     if depth > MAX_DEPTH:
         return problems.add(at, f"Member must be nested at most {MAX_DEPTH} deep")

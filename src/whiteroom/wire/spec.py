@@ -1,4 +1,4 @@
-"""The operations of both services as botocore's service models describe them; the only importer of botocore.
+"""The operations of both services as the service models that botocore ships describe them.
 
 `python -m whiteroom.wire.spec` prints the fingerprint: every operation, member and constraint, one a line.
 It is committed as tests/conformance/fingerprint.txt, so that a botocore bump is a reviewed diff.
@@ -11,11 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from botocore.loaders import Loader
-from botocore.model import ServiceModel
-
-Shape = Any
-"""A botocore.model.Shape; what it has goes by its `type_name`, which the type checker cannot follow."""
+from whiteroom.wire.model import Model, Shape, load
 
 SERVICES = ("cleanroomsml", "cleanrooms")
 
@@ -65,31 +61,27 @@ def operations() -> Mapping[tuple[str, str], Operation]:
 
 
 @cache
-def _model(service: str) -> ServiceModel:
-    # Only the models botocore ships: one in the user's ~/.aws/models must not change what the server accepts.
-    loader = Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
-    return ServiceModel(loader.load_service_model(service, "service-2"), service)
+def model(service: str) -> Model:
+    """The model of one of `SERVICES`."""
+    return load(service)
 
 
 def _load(service: str) -> Iterator[Operation]:
-    model = _model(service)
-    shapes = model.error_shapes
-    errors = ServiceErrors(
-        by_name={s.name: ErrorModel(s.name, s.metadata["error"]["httpStatusCode"], s) for s in shapes},
-        internal=next(s.name for s in shapes if s.metadata["error"]["httpStatusCode"] == 500),
-    )
-    for name in model.operation_names:
-        operation = model.operation_model(name)
+    shapes = model(service)
+    by_name = {s.name: ErrorModel(s.name, s.metadata["error"]["httpStatusCode"], s) for s in shapes.errors()}
+    errors = ServiceErrors(by_name, internal=next(e.name for e in by_name.values() if e.status == 500))
+    for name, operation in shapes.operations.items():
+        http = operation["http"]
         yield Operation(
             service=service,
             name=name,
-            signing_name=model.signing_name,
-            method=operation.http["method"],
-            path=operation.http["requestUri"],
-            status=operation.http["responseCode"],
-            input=operation.input_shape,
-            output=operation.output_shape,
-            declares=tuple(sorted(s.name for s in operation.error_shapes)),
+            signing_name=shapes.signing_name,
+            method=http["method"],
+            path=http["requestUri"],
+            status=http["responseCode"],
+            input=shapes.resolve(operation["input"]),
+            output=shapes.resolve(operation["output"]) if "output" in operation else None,
+            declares=tuple(sorted(reference["shape"] for reference in operation["errors"])),
             errors=errors,
         )
 
@@ -104,9 +96,9 @@ def fingerprint() -> str:
                 f"{service} {o.name} {o.method} {o.path} {o.input.name} -> {o.status} {output}"
                 f" raises {' '.join(o.declares)}"
             )
-        model = _model(service)
-        for name in sorted(model.shape_names):
-            lines.extend(f"{service}:{line}" for line in _describe(model.shape_for(name)))
+        shapes = model(service)
+        for name in sorted(shapes.shapes):
+            lines.extend(f"{service}:{line}" for line in _describe(shapes.shape(name)))
     return "\n".join(lines) + "\n"
 
 

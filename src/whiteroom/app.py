@@ -63,7 +63,7 @@ def open_database(settings: Settings, *, migrate: bool) -> Database:
 
 
 def secret_box(settings: Settings) -> SecretBox:
-    """What seals secrets under the server key, which is made where it is missing. Raises Problem for one that is none."""
+    """What seals secrets under the server key, made where it is missing. Raises Problem for a key that is none."""
     from whiteroom.data.errors import DataError
     from whiteroom.data.keys import SecretBox
 
@@ -74,7 +74,7 @@ def secret_box(settings: Settings) -> SecretBox:
 
 
 def build(settings: Settings, database: Database) -> Room:
-    """What operations and jobs work with, over an open database. Raises Problem for a server key that is none."""
+    """What operations and jobs work with, over an open database. Raises Problem as `secret_box` does."""
     from whiteroom.data.catalog import from_settings as catalog_from_settings
     from whiteroom.data.files import Files
     from whiteroom.data.keys import KeyRing

@@ -219,6 +219,20 @@ def list_tables(settings: Settings, account_id: str | None, as_json: bool) -> No
         _show(registry.tables(settings, account_id), as_json, "No table yet: whiteroom table create --help")
 
 
+@main.command()
+@click.option("--account", "account_id", required=True, callback=_account_id, help="Whose data it is about.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Newest so many.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_with_settings
+def audit(settings: Settings, account_id: str, limit: int, as_json: bool) -> None:
+    """Show who was let at an account's resources or refused, and why."""
+    from whiteroom import registry
+
+    with _told():
+        rows = registry.audit(settings, account_id, limit)
+        _show(rows, as_json, f"Nothing is recorded for account {account_id}.")
+
+
 @main.command("settings")
 @_with_settings
 def show_settings(settings: Settings) -> None:

@@ -61,6 +61,24 @@ def accounts(settings: Settings) -> list[dict[str, Any]]:
         ]
 
 
+def audit(settings: Settings, account_id: str, limit: int) -> list[dict[str, Any]]:
+    """The newest decisions about an account's resources, with the reasons that only it may read."""
+    from whiteroom.store import audit
+
+    with _database(settings) as database, database.read() as tx:
+        return [
+            {
+                "at": _time(event.at),
+                "caller": event.detail.get("caller", ""),
+                "operation": event.operation,
+                "decision": "allowed" if event.allowed else "denied",
+                "reason": event.reason,
+                "resource": event.resource or "",
+            }
+            for event in audit.listing(tx, account_id, limit=limit)
+        ]
+
+
 def create_bucket(settings: Settings, name: str, account_id: str) -> None:
     """Make a bucket in the storage and in the register of owners; neither without the other."""
     from whiteroom.data.files import Files, parse_s3_uri

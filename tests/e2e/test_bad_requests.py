@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 import threading
 from collections import Counter
 from typing import Any
@@ -278,11 +277,8 @@ def test_a_denial_is_recorded_for_the_owner_of_the_data(parties: Parties) -> Non
         configuredAudienceModelArn=parties.configured_arn,
         seedAudience={"dataSource": {"s3Uri": strangers_seed}, "roleArn": parties.stranger.role},
     )
-    with sqlite3.connect(parties.server.data_dir / "whiteroom.db") as database:
-        row = database.execute(
-            "SELECT account, operation, resource, reason, detail FROM audit_event WHERE resource = ? ORDER BY id DESC",
-            (parties.configured_arn,),
-        ).fetchone()
-    assert row[:3] == (parties.publisher.id, "cleanroomsml:StartAudienceGenerationJob", parties.configured_arn)
-    assert parties.stranger.id in row[3]
-    assert json.loads(row[4]) == {"caller": parties.stranger.id}
+    shown = json.loads(parties.server.cli("audit", "--account", parties.publisher.id, "--json"))
+    assert shown[0]["resource"] == parties.configured_arn
+    assert (shown[0]["caller"], shown[0]["decision"]) == (parties.stranger.id, "denied")
+    assert shown[0]["operation"] == "cleanroomsml:StartAudienceGenerationJob"
+    assert parties.stranger.id in shown[0]["reason"]

@@ -127,6 +127,26 @@ def test_settle_does_not_repeat_what_is_wrong_in_itself(empty):
     assert len(tries) == 1
 
 
+def test_the_pulse_of_a_file_stays_while_nobody_commits_and_changes_when_another_process_does(tmp_path):
+    url = f"sqlite:///{tmp_path}/x.db"
+    database = Database(url)
+    database.migrate()
+    with database.write() as tx:
+        tx.exec_driver_sql("CREATE TABLE number (value INTEGER)")
+    before = database.pulse()
+    with database.read() as tx:
+        tx.exec_driver_sql("SELECT * FROM number").all()
+    assert database.pulse() == before
+    program = f"""
+from whiteroom.store.database import Database
+with Database({url!r}).write() as tx:
+    tx.exec_driver_sql("INSERT INTO number VALUES (1)")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+    assert database.pulse() not in (None, before)
+    database.close()
+
+
 def test_connections_outlive_a_restart_of_the_server(postgresql):
     database = Database(postgresql.new_database())
     with database.write() as tx:

@@ -33,6 +33,7 @@ from whiteroom.store.database import UNSETTLED, Database
 
 CHILD_COMMAND = (sys.executable, "-m", "whiteroom", "run-job")
 POLL_SECONDS = 0.05
+ASK_SECONDS = 0.1
 LOOK_SECONDS = 0.5
 SWEEP_SECONDS = 30.0
 LOG_BYTES = 1 << 20
@@ -104,6 +105,8 @@ class Worker:
         self._name = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self._children: list[_Child] = []
         self._due: dict[Callable[[], None], float] = {}
+        self._pulse: tuple[int, int] | None = None
+        self._asked_at = 0.0
         self._in_trouble = False
         self._stopping = False
 
@@ -247,7 +250,7 @@ class Worker:
         sweep(self._database, self._settings.data_dir)
 
     def _claim(self) -> None:
-        while len(self._children) < self._settings.workers:
+        while len(self._children) < self._settings.workers and self._may_be_ready():
             with self._database.read() as tx:
                 if not queue.ready(tx, self._kinds, datetime.now(UTC)):
                     return
@@ -259,6 +262,14 @@ class Worker:
                 started = self._started(tx, job, now)
             if started:
                 self._spawn(job)
+
+    def _may_be_ready(self) -> bool:
+        """False while it is known without a query that nothing was committed since the last one."""
+        pulse, now = self._database.pulse(), time.monotonic()
+        if pulse == self._pulse and now < self._asked_at + (ASK_SECONDS if pulse is None else LOOK_SECONDS):
+            return False
+        self._pulse, self._asked_at = pulse, now
+        return True
 
     def _started(self, tx: Connection, job: Job, now: datetime) -> bool:
         try:

@@ -23,7 +23,6 @@ $(STAMP): pyproject.toml requirements.lock scripts/make-venv
 
 $(JS): tests/js/package.json tests/js/package-lock.json scripts/install-js
 	@scripts/install-js tests/js
-	@mkdir -p $(@D) && touch $@
 
 demo: $(STAMP) ## Show the whole lookalike flow on generated data, in under a minute
 	@$(BIN)/whiteroom demo

@@ -91,7 +91,7 @@ class Running:
 
     def get_paths(self) -> list[str]:
         """The path of each resource's Get."""
-        client = self._client()
+        client = self._client(self.contestant.signer.service.replace("-", ""))
         if self.contestant.signer.service == "cleanrooms-ml":
             found = client.list_training_datasets(maxResults=RESOURCES)["trainingDatasets"]
             return ["/training-dataset/" + quote(entry["trainingDatasetArn"], safe="") for entry in found]
@@ -99,19 +99,23 @@ class Running:
 
     def fill(self) -> None:
         """Create the resources."""
-        client = self._client()
+        client = self._client(self.contestant.signer.service.replace("-", ""))
         for i in range(RESOURCES):
             if self.contestant.signer.service == "cleanrooms-ml":
                 client.create_training_dataset(**_training_dataset(i))
             else:
                 client.create_collaboration(**_collaboration(i))
 
-    def _client(self) -> Any:
+    def use_s3(self) -> None:
+        """Make a bucket through the same port: moto loads a service when it is first asked."""
+        self._client("s3").create_bucket(Bucket="benchmark")
+
+    def _client(self, service: str) -> Any:
         import boto3
 
         signer = self.contestant.signer
         return boto3.client(
-            signer.service.replace("-", ""),
+            service,
             endpoint_url=f"http://{HOST}:{self.port}",
             region_name=signer.region,
             aws_access_key_id=signer.access_key_id,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pwd
@@ -29,6 +30,7 @@ class Cluster:
         self._user = _server_user() if os.getuid() == 0 else None
         if self._user:
             shutil.chown(self._root, self._user)
+        self._command: list[str | Path] = []
         self._server: subprocess.Popen[bytes] | None = None
         self._names = (f"test_{i}" for i in itertools.count())
         initdb = [binaries / "initdb", "-D", self._root / "data", "-U", "whiteroom", "-A", "trust"]
@@ -40,24 +42,25 @@ class Cluster:
         options = {"listen_addresses": "", "unix_socket_directories": str(self._root), "fsync": "off"}
         options |= {"max_connections": "200", "shared_buffers": "32MB"}
         flags = [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
-        with (self._root / "log").open("ab") as log:
-            command = [self._binaries / "postgres", "-D", self._root / "data", *flags]
-            self._server = self._start(command, log)
+        self._command = [self._binaries / "postgres", "-D", self._root / "data", *flags]
+        self._server = self._launch()
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             if subprocess.run([self._binaries / "pg_isready", "-q", "-h", self._root]).returncode == 0:
                 return
+            if self._server.poll() is not None:  # what is left of a killed one has not gone yet
+                self._server = self._launch()
             time.sleep(0.05)
         raise RuntimeError(f"PostgreSQL does not start:\n{(self._root / 'log').read_text()}")
 
     def kill(self) -> None:
         assert self._server is not None
-        family = [self._server.pid, *_children(self._server.pid)]
-        for pid in family:
-            try:
+        with contextlib.suppress(ProcessLookupError):
+            # Stopped, it starts no more children: one that was left would keep the next server from starting.
+            os.kill(self._server.pid, signal.SIGSTOP)
+        for pid in [*_children(self._server.pid), self._server.pid]:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         self._server.wait()
 
     def new_database(self) -> str:
@@ -71,11 +74,12 @@ class Cluster:
         self.kill()
         shutil.rmtree(self._root, ignore_errors=True)
 
-    def _start(self, command: list[str | Path], log: object) -> subprocess.Popen[bytes]:
+    def _launch(self) -> subprocess.Popen[bytes]:
         # As root PostgreSQL refuses to run; a session of its own keeps a Ctrl-C at the tests from it.
-        return subprocess.Popen(
-            command, stdout=log, stderr=log, cwd=self._root, start_new_session=True, **self._as_user()
-        )
+        with (self._root / "log").open("ab") as log:
+            return subprocess.Popen(
+                self._command, stdout=log, stderr=log, cwd=self._root, start_new_session=True, **self._as_user()
+            )
 
     def _run(self, command: list[str | Path]) -> None:
         done = subprocess.run(command, cwd=self._root, capture_output=True, text=True, check=False, **self._as_user())

@@ -26,8 +26,8 @@ _KEY_SECONDS = 1.0
 _KEYS_HELD = 10_000
 
 
-def open_database(settings: Settings, *, migrate: bool) -> Database:
-    """The database of the settings, with its schema up to date when `migrate`.
+def open_database(settings: Settings, *, migrate: bool = True) -> Database:
+    """The database of the settings: it answers, and unless `migrate` is false its schema is up to date.
 
     Raises
     ------
@@ -104,6 +104,7 @@ def service(room: Room, keys: Keys, health: Callable[[], Any]) -> Service:
         context=room,
         on_denied=recorder(database),
         max_body_bytes=room.settings.max_body_bytes,
+        read_threads=1 if database.is_sqlite else 16,  # SQLite reads from memory, PostgreSQL waits for the network
         health=health,
     )
 
@@ -112,18 +113,21 @@ def run_worker(settings: Settings, *, parent: int | None = None) -> None:
     """Work on the queue of the settings' database until SIGTERM or SIGINT, or until `parent` dies."""
     from whiteroom.jobs import worker
     from whiteroom.processes import end_with_parent
+    from whiteroom.store.database import Database
 
     if parent is not None:
         end_with_parent(parent)
-    database = open_database(settings, migrate=parent is None)
+    # A server has its database open already; one that is away for a moment does not end its worker.
+    database = open_database(settings) if parent is None else Database(settings.sqlalchemy_url)
     worker.run(settings, database, job_kinds())
 
 
 def run_job(settings: Settings, job_id: int, attempt: int) -> int:
     """One attempt at a job; returns the exit code of the process that it has to itself."""
     from whiteroom.jobs import child
+    from whiteroom.store.database import Database
 
-    database = open_database(settings, migrate=False)
+    database = Database(settings.sqlalchemy_url)  # connects when it is used, and then has patience
     return child.run(job_id, attempt, database, job_kinds(), build(settings, database), settings)
 
 

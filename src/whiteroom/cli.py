@@ -87,7 +87,7 @@ def serve(settings: Settings, parent: int | None) -> None:
         server.serve(settings, parent=parent)
 
 
-@main.command()
+@main.command(short_help="Run jobs for a server, on this or another machine.")
 @click.option("--workers", type=int, help="Jobs that run at one time (default 2).")
 @click.option("--parent", type=int, hidden=True, help="Stop when this process dies.")
 @_with_settings
@@ -233,7 +233,7 @@ def audit(settings: Settings, account_id: str, limit: int, as_json: bool) -> Non
         _show(rows, as_json, f"Nothing is recorded for account {account_id}.")
 
 
-@main.command("settings")
+@main.command("settings", short_help="Print the settings in force.")
 @_with_settings
 def show_settings(settings: Settings) -> None:
     """Print the settings in force; secrets are left out. docs/settings.md explains each."""
@@ -252,7 +252,7 @@ def doctor(settings: Settings) -> None:
     raise SystemExit(examination.report(settings))
 
 
-@main.command()
+@main.command(short_help="Walk the whole lookalike flow, on made-up data or your own.")
 @click.option("--interactions", type=click.Path(path_type=Path), help="Your own data: Parquet or CSV.")
 @click.option("--seed", type=click.Path(path_type=Path), help="Your seed: ids as text, CSV, JSON Lines or Parquet.")
 @click.option("--user-column", help="Column of the user ids, where its name does not tell.")

@@ -178,7 +178,7 @@ def _database(settings: Settings) -> Iterator[Database]:
     from whiteroom.data.errors import DataError
 
     datadir.prepare(settings.data_dir)
-    database = app.open_database(settings, migrate=True)
+    database = app.open_database(settings)
     try:
         yield database
     except DataError as error:

@@ -46,7 +46,7 @@ def serve(settings: Settings, *, parent: int | None = None) -> None:
     with ExitStack() as ending:
         ending.enter_context(datadir.held(settings.data_dir))
         listener = ending.enter_context(_listener(settings.host, settings.port))
-        database = app.open_database(settings, migrate=True)
+        database = app.open_database(settings)
         ending.callback(database.close)
         keys = app.Keys(database, app.secret_box(settings))
         keys.check()

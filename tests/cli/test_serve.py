@@ -28,7 +28,10 @@ from whiteroom.store.database import Database
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
+    """A server with its S3 in use: that part starts with the first connection."""
     with running(tmp_path / "data") as server:
+        with suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(server.urls["s3Url"], timeout=30)
         yield server
 
 

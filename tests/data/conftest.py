@@ -69,7 +69,7 @@ def rclone(rclone_root: Path) -> Iterator[str]:
         "serve",
         "s3",
         "--config=",
-        "--dir-cache-time=1ns",
+        "--dir-cache-time=1ms",
         f"--addr=127.0.0.1:{port}",
         "--auth-key=test-key,test-secret",
     ]

@@ -195,9 +195,7 @@ def test_messages_stay_short_whatever_was_sent():
 
 def test_what_is_sensitive_is_not_echoed():
     shapes = model("cleanroomsml")
-    secret = next(
-        s for s in map(shapes.shape, shapes.shapes) if s.metadata.get("sensitive") and s.type_name == "map"
-    )
+    secret = next(s for s in map(shapes.shape, shapes.shapes) if s.metadata.get("sensitive") and s.type_name == "map")
     problems = Problems()
     compile_walk(secret, incoming=True)({"hush": "hush" * 3000, "x": 1}, "at", problems)
     assert len(problems) == 2

@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import shutil
 import socket
 import socketserver
@@ -26,13 +27,18 @@ if TYPE_CHECKING:
 _CHILD: Final = Path(__file__).with_name("s3_child.py")
 _FLAGS: Final = (
     "--config=",  # nothing of the user's own rclone set-up
-    "--dir-cache-time=1ns",  # what the server's own jobs write must be seen at once; 0 keeps a core busy
+    # What the server's own jobs write must be seen at once. A time near 0 makes rclone's cache cleaner spin.
+    "--dir-cache-time=1ms",
     "--poll-interval=0s",
     "--vfs-cache-mode=off",  # an acknowledged upload lies in the bucket, not in a cache
     "--no-cleanup",  # a bucket outlives its last object
     "--etag-hash=",  # else each listing and each ranged read hashes whole files
     "--log-level=ERROR",
 )
+
+
+_LOOK_SECONDS: Final = 0.2
+"""How long `stop` may wait for an endpoint that nobody has used."""
 
 
 class Credential(Protocol):
@@ -80,15 +86,11 @@ class EmbeddedS3:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are being answered."""
-        return self._answers.is_set()
-
-    def wait_ready(self, timeout: float) -> bool:
-        """Wait at most `timeout` seconds for `ready`."""
-        return self._answers.wait(timeout)
+        """Whether requests are answered: by an rclone that runs, or by one that the first of them will start."""
+        return not self._stopping.is_set() and (self._process is None or self._answers.is_set())
 
     def start(self) -> None:
-        """Take the port and start rclone; returns before it answers. Raises EmbeddedS3Error."""
+        """Take the port; rclone starts with the first connection to it. Raises EmbeddedS3Error."""
         rclone = rclone_path()
         if rclone is None:
             raise EmbeddedS3Error(
@@ -139,7 +141,12 @@ class EmbeddedS3:
             os.close(descriptor)
 
     def _keep(self, command: list[str]) -> None:
-        """Run rclone, and run it again when it ends unasked. The port stays ours: clients wait, none is refused."""
+        """Run rclone, and run it again when it ends unasked. The port stays ours: clients wait, none is refused.
+
+        Who never uses the endpoint never pays for rclone's memory: it starts when somebody connects.
+        """
+        while not self._stopping.is_set() and not select.select([self._listener], [], [], _LOOK_SECONDS)[0]:
+            pass
         pause = 0.2
         while not self._stopping.is_set():
             try:

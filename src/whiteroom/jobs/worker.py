@@ -260,11 +260,12 @@ class Worker:
                 if job is None:
                     return
                 started = self._started(tx, job, now)
+            self._asked_at = 0.0  # where there was one there may be more
             if started:
                 self._spawn(job)
 
     def _may_be_ready(self) -> bool:
-        """False while it is known without a query that nothing was committed since the last one."""
+        """False while it would be too early to ask again, for all that can be known without a query."""
         pulse, now = self._database.pulse(), time.monotonic()
         if pulse == self._pulse and now < self._asked_at + (ASK_SECONDS if pulse is None else LOOK_SECONDS):
             return False

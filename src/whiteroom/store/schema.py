@@ -8,6 +8,7 @@ or fenced has a typed column. Every time is an aware UTC `datetime`, stored as i
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import (
@@ -33,6 +34,11 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
+@lru_cache(maxsize=4096)  # clients poll: the same rows are read again and again
+def _moment(microseconds: int) -> datetime:
+    return _EPOCH + microseconds * _MICROSECOND
+
+
 class UtcTime(TypeDecorator[datetime]):
     """An aware `datetime` as microseconds since 1970 UTC. A naive one is refused with ValueError."""
 
@@ -47,7 +53,7 @@ class UtcTime(TypeDecorator[datetime]):
         return (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        return None if value is None else _EPOCH + value * _MICROSECOND
+        return None if value is None else _moment(value)
 
 
 # SQLite gives only INTEGER keys out by itself.

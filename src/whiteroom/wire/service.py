@@ -106,7 +106,9 @@ class Service:
         the call's `tx` and `scope` are None.
     health : whether the server is ready, and a JSON document that says more.
     max_body_bytes : a larger request body is answered 413.
-    threads : how many handlers run at one time.
+    threads : how many handlers that write run at one time; most of them wait for the database.
+    read_threads : how many handlers of GET operations do; more than one pays only where they wait, for threads
+        that all compute take turns on one interpreter.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Service:
         health: Callable[[], tuple[bool, Mapping[str, Any]]],
         max_body_bytes: int,
         threads: int = 16,
+        read_threads: int = 16,
         registry: Registry = SERVED,
     ) -> None:
         self._transaction = transaction
@@ -129,7 +132,9 @@ class Service:
         self._max_body_bytes = max_body_bytes
         self._registry = registry
         self._routes = Routes(spec.operations().values())
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="api")
+        # Apart, so that no number of writers waiting for the database holds up who only reads.
+        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="api-read")
+        self._writers = ThreadPoolExecutor(threads, thread_name_prefix="api-write")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -143,14 +148,15 @@ class Service:
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         while (await receive())["type"] != "lifespan.shutdown":
             await send({"type": "lifespan.startup.complete"})
-        self._threads.shutdown()
+        self._readers.shutdown()
+        self._writers.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, scope: Scope, receive: Receive, request_id: str) -> Answer | None:
         """The answer to one request; None when the client has gone."""
         run = asyncio.get_running_loop().run_in_executor
         if scope["path"] == "/healthz" and scope["method"] in ("GET", "HEAD"):
-            ready, document = await run(self._threads, self._health)
+            ready, document = await run(self._writers, self._health)
             return Answer(200 if ready else 503, json.dumps(document).encode())
         try:
             body = await self._body(scope, receive)
@@ -165,7 +171,8 @@ class Service:
             headers=tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]),
             body=body,
         )
-        return await run(self._threads, self._answer, request, request_id)
+        threads = self._readers if request.method == "GET" and not body else self._writers
+        return await run(threads, self._answer, request, request_id)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """Read the body, holding at most `max_body_bytes` of it; None when the client has gone."""

@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from whiteroom.wire.model import Shape
@@ -213,11 +214,14 @@ def _timestamp(shape: Shape, incoming: bool, secret: bool) -> Walk:
     def write(value: Any, at: At, problems: Problems) -> Any:
         if type(value) is not datetime or value.tzinfo is None:
             return problems.add(at, "Member must be an aware datetime")
-        if value.tzinfo is not UTC:
-            value = value.astimezone(UTC)
-        return value.isoformat().replace("+00:00", "Z") if iso else value.timestamp()
+        return _to_iso(value) if iso else value.timestamp()
 
     return read if incoming else write
+
+
+@lru_cache(maxsize=4096)  # lists show the same times again and again
+def _to_iso(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 def _from_iso(value: Any) -> datetime:

@@ -34,6 +34,8 @@ class Contestant:
     """What starts it; the port is appended."""
     list_path: str
     environment: dict[str, str]
+    announcement: Path | None = None
+    """Where it writes the URL of its S3; None when that is the port of its API."""
 
     def start(self) -> Running:
         """Start it on a free port; returns at once."""
@@ -107,16 +109,17 @@ class Running:
                 client.create_collaboration(**_collaboration(i))
 
     def use_s3(self) -> None:
-        """Make a bucket through the same port: moto loads a service when it is first asked."""
-        self._client("s3").create_bucket(Bucket="benchmark")
+        """Ask its S3 for the buckets: both servers load or start theirs with the first request."""
+        path = self.contestant.announcement
+        self._client("s3", path and json.loads(path.read_text())["s3Url"]).list_buckets()
 
-    def _client(self, service: str) -> Any:
+    def _client(self, service: str, url: str | None = None) -> Any:
         import boto3
 
         signer = self.contestant.signer
         return boto3.client(
             service,
-            endpoint_url=f"http://{HOST}:{self.port}",
+            endpoint_url=url or f"http://{HOST}:{self.port}",
             region_name=signer.region,
             aws_access_key_id=signer.access_key_id,
             aws_secret_access_key=signer.secret_access_key,
@@ -140,7 +143,7 @@ def whiteroom(data_dir: Path, *options: str) -> Contestant:
     key = json.loads(key_file.read_bytes())
     signer = Signer("cleanrooms-ml", key["accessKeyId"], key["secretAccessKey"])
     path = f"/training-dataset?maxResults={RESOURCES}"
-    contestant = Contestant("whiteroom", signer, command, path, environment)
+    contestant = Contestant("whiteroom", signer, command, path, environment, data_dir / "server.json")
     if new:
         with contestant.running() as server:
             server.fill()

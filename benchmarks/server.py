@@ -10,6 +10,7 @@ import argparse
 import statistics
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from benchmarks.contestants import RESOURCES, Contestant, Running
 
 CONNECTIONS = (1, 8)
 MEBI = 1 << 20
+SETTLE_SECONDS = 2
+"""A worker process is still importing when its server is ready; memory is measured this much later."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,8 @@ def _load(server: Running, requests: Sequence[bytes], connections: int, seconds:
 
 def _print_starts(servers: Sequence[Contestant], times: int) -> None:
     seconds: list[list[float]] = [[] for _ in servers]
-    memory: list[dict[str, list[float]]] = [defaultdict(list) for _ in servers]
+    idle: list[dict[str, list[float]]] = [defaultdict(list) for _ in servers]
+    with_s3: list[dict[str, list[float]]] = [defaultdict(list) for _ in servers]
     for _ in range(times):
         for i, contestant in enumerate(servers):
             server = contestant.start()
@@ -118,25 +122,31 @@ def _print_starts(servers: Sequence[Contestant], times: int) -> None:
                 seconds[i].append(server.wait_until_ready())
                 if contestant.name == "moto":
                     server.fill()
-                    server.use_s3()
                 _ask_a_little(server)
+                time.sleep(SETTLE_SECONDS)
                 for part, size in _memory(server).items():
-                    memory[i][part].append(size / MEBI)
+                    idle[i][part].append(size / MEBI)
+                if "-1" not in contestant.command:
+                    server.use_s3()
+                for part, size in _memory(server).items():
+                    with_s3[i][part].append(size / MEBI)
             finally:
                 server.stop()
     print(f"\nStart-up and idle memory, {times} starts in turns, medians")
     print("  start-up: from the start of the process to the first answer to a signed List, everything being up")
     print("  memory: PSS of all processes of the server, holding 100 resources, after 10 Gets and 10 Lists;")
-    print("    moto with its S3 in use, which it loads with the first request\n")
-    moto_seconds, moto_memory = statistics.median(seconds[-1]), _total(memory[-1])
-    print(f"{'':34}{'start s':>9}{'ratio':>8}{'MiB':>9}{'ratio':>8}")
+    print("    then once more when S3 has been used, which both start with the first request\n")
+    print(f"{'':34}{'start s':>9}{'ratio':>8}{'idle MiB':>10}{'ratio':>8}{'with S3':>10}{'ratio':>8}")
     labels = ("whiteroom (API, worker, S3)", "whiteroom, API alone", "moto")
-    for label, times_taken, parts in zip(labels, seconds, memory, strict=True):
-        start, size = statistics.median(times_taken), _total(parts)
-        print(f"{label:34}{start:9.2f}{start / moto_seconds:8.2f}{size:9.1f}{size / moto_memory:8.2f}")
-        if len(parts) > 1:
-            for part, sizes in parts.items():
-                print(f"    {part:30}{'':17}{statistics.median(sizes):9.1f}")
+    for i, label in enumerate(labels):
+        start, base = statistics.median(seconds[i]), statistics.median(seconds[-1])
+        line = f"{label:34}{start:9.2f}{start / base:8.2f}"
+        for parts in (idle, with_s3):
+            line += f"{_total(parts[i]):10.1f}{_total(parts[i]) / _total(parts[-1]):8.2f}"
+        print(line)
+        for part, sizes in with_s3[i].items() if len(with_s3[i]) > 1 else ():
+            before, after = (statistics.median(figures or [0]) for figures in (idle[i][part], sizes))
+            print(f"    {part:30}{'':17}{before:10.1f}{'':8}{after:10.1f}")
 
 
 def _total(parts: dict[str, list[float]]) -> float:

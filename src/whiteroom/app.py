@@ -104,7 +104,7 @@ def service(room: Room, keys: Keys, health: Callable[[], Any]) -> Service:
         context=room,
         on_denied=recorder(database),
         max_body_bytes=room.settings.max_body_bytes,
-        read_threads=1 if database.is_sqlite else 16,  # SQLite reads from memory, PostgreSQL waits for the network
+        reads_wait=not database.is_sqlite,  # whose write-ahead log lets no reader wait
         health=health,
     )
 

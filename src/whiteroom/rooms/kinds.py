@@ -17,7 +17,7 @@ from whiteroom.rooms import paging
 from whiteroom.rooms.access import own_account
 from whiteroom.rooms.states import CREATING
 from whiteroom.store import accounts, resources
-from whiteroom.store.resources import Missing, NameTaken, Resource, Scope
+from whiteroom.store.resources import Listed, Missing, NameTaken, Resource, Scope
 from whiteroom.wire.errors import ApiError, conflict, not_found, quota_exceeded
 from whiteroom.wire.service import operation
 
@@ -31,7 +31,7 @@ class Kind:
 
     name : the segment of its ARN and the kind in the store, "training-dataset".
     noun : what its operations are called after, "TrainingDataset".
-    summary : members of one entry of its List, beside those in `_HEAD`.
+    summary : members of its body in an entry of its List, beside the description.
     timestamps : members of the body that are points in time.
     """
 
@@ -63,26 +63,29 @@ class Kind:
         for member in self.timestamps:
             if member in body:
                 body[member] = datetime.fromisoformat(body[member])
+        return {**self._head(resource), **body}
+
+    def entry(self, resource: Listed) -> dict[str, Any]:
+        """What List shows of it."""
+        body, entry = resource.body, self._head(resource)
+        for member in self._shown:
+            if member in body:
+                entry[member] = body[member]
+        return entry
+
+    def _head(self, resource: Resource | Listed) -> dict[str, Any]:
         return {
             "createTime": resource.created,
             "updateTime": resource.updated,
             self.arn_member: resource.arn,
             "name": resource.name,
             "status": resource.status,
-            **body,
         }
-
-    def entry(self, resource: Resource) -> dict[str, Any]:
-        """What List shows of it."""
-        document = self.document(resource)
-        return {k: document[k] for k in self._shown if k in document}
 
     @cached_property
     def _shown(self) -> tuple[str, ...]:
-        return (*_HEAD, self.arn_member, *self.summary)
+        return ("description", *self.summary)
 
-
-_HEAD = ("createTime", "updateTime", "name", "status", "description")
 
 TRAINING_DATASET = Kind("training-dataset", "TrainingDataset")
 AUDIENCE_MODEL = Kind(

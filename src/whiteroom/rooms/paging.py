@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from whiteroom.data.errors import DataError
 from whiteroom.store import resources
-from whiteroom.store.resources import Resource
+from whiteroom.store.resources import Listed
 from whiteroom.wire.errors import validation
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_PAGE_SIZE = 100
 
 
-def page(
-    call: Call, request: dict[str, Any], kind: str, **filters: str | None
-) -> tuple[list[Resource], dict[str, str]]:
+def page(call: Call, request: dict[str, Any], kind: str, **filters: str | None) -> tuple[list[Listed], dict[str, str]]:
     """One page of the caller's resources and, while more follow, `{"nextToken": ...}`.
 
     `filters` are passed on to `store.resources.page`.

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import orjson
 from sqlalchemy import Connection, Engine, Table, create_engine, event, make_url
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import InterfaceError, OperationalError
@@ -30,20 +31,7 @@ _MIGRATION_LOCK = 0x77686974  # any number will do, as long as every version of 
 # NaN is no JSON: one database would keep it and the other refuse it.
 _dumps = functools.partial(json.dumps, allow_nan=False)
 
-LOADED_CHARACTERS = 4096
-"""Longer documents are not held by `_loads`."""
-_loaded = functools.lru_cache(maxsize=1024)(json.loads)
-
-
-def _loads(text: str | bytes) -> Any:
-    """Read a JSON column. Clients poll: the same documents are read again and again, and equal texts give one object.
-
-    That is safe because nobody changes what a row holds in place: see `resources.Resource`.
-    """
-    return _loaded(text) if len(text) <= LOADED_CHARACTERS else json.loads(text)
-
-
-_JSON = {"json_serializer": _dumps, "json_deserializer": _loads}
+_JSON = {"json_serializer": _dumps, "json_deserializer": orjson.loads}
 
 T = TypeVar("T")
 

@@ -22,6 +22,7 @@ from whiteroom.store.database import Stale, insert_new
 
 __all__ = [
     "InUse",
+    "Listed",
     "Missing",
     "NameTaken",
     "Resource",
@@ -97,7 +98,26 @@ class Resource(NamedTuple):
     private: dict[str, Any]
 
 
+class Listed(NamedTuple):
+    """One row of a page: all of a resource but its `private` facts, which no list shows."""
+
+    sequence: int
+    arn: str
+    kind: str
+    account: str
+    region: str
+    name: str
+    parent: str | None
+    collaboration: str | None
+    status: str
+    version: int
+    created: datetime
+    updated: datetime
+    body: dict[str, Any]
+
+
 _select = select(*(_table.c[name] for name in Resource._fields))
+_select_listed = select(*(_table.c[name] for name in Listed._fields))
 _select_one = _select.where(_table.c.arn == bindparam("arn"), _table.c.kind == bindparam("kind"))
 
 
@@ -167,7 +187,7 @@ def page(
     parent: str | None = None,
     status: str | None = None,
     collaboration: str | None = None,
-) -> list[Resource]:
+) -> list[Listed]:
     """Up to `limit` resources, newest first, whose sequence is below `before`. A filter of None lets all pass.
 
     Pass the last one's sequence as `before` for the next page: no insert or delete between makes a page skip
@@ -178,12 +198,12 @@ def page(
     given: dict[str, Any] = {column: value for column, value in equals.items() if value is not None}
     statement = _page(tuple(given), before is not None)
     rows = tx.execute(statement, {**given, "before": before, "limit": limit}).all()
-    return [Resource(*row) for row in rows]
+    return [Listed(*row) for row in rows]
 
 
 @cache  # to build the statement takes as long as to run it
 def _page(filters: tuple[str, ...], goes_on: bool) -> Select[Any]:
-    statement = _select.where(*(_table.c[column] == bindparam(column) for column in filters))
+    statement = _select_listed.where(*(_table.c[column] == bindparam(column) for column in filters))
     if goes_on:
         statement = statement.where(_table.c.sequence < bindparam("before"))
     return statement.order_by(_table.c.sequence.desc()).limit(bindparam("limit", type_=Integer))
@@ -239,7 +259,7 @@ def update(
     return resource._replace(**values)
 
 
-def delete(tx: Connection, resource: Resource) -> None:
+def delete(tx: Connection, resource: Resource | Listed) -> None:
     """Remove the resource and its jobs.
 
     Raises
@@ -255,7 +275,7 @@ def delete(tx: Connection, resource: Resource) -> None:
         raise Stale(f"{resource.arn} was changed by another request.")
 
 
-def _this_version(resource: Resource) -> tuple[Any, Any]:
+def _this_version(resource: Resource | Listed) -> tuple[Any, Any]:
     return _table.c.sequence == resource.sequence, _table.c.version == resource.version
 
 

@@ -15,6 +15,8 @@ from functools import cache
 from typing import Any
 from urllib.parse import unquote
 
+import orjson
+
 from whiteroom.wire import errors
 from whiteroom.wire.model import Shape
 from whiteroom.wire.shapes import MAX_SHOWN, Problems, TooManyProblems, Walk, compile_walk
@@ -106,7 +108,7 @@ def _dump(shape: Shape, value: dict[str, Any]) -> bytes:
         value = _output(shape)(value, "", problems)
     if problems:
         raise OutputError(f"{shape.name}: " + "; ".join(sentence for _, sentence in problems))
-    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return orjson.dumps(value)
 
 
 def _refusal(operation: Operation, problems: Problems) -> errors.ApiError:

@@ -72,9 +72,11 @@ SERVED: Registry = {}
 def operation(
     service: str, name: str, *, scope: Callable[[Call], Any], registry: Registry = SERVED
 ) -> Callable[[Handler], Handler]:
-    """Register a handler. Raises ValueError for an operation that the models lack or that has one already."""
-    if (service, name) not in spec.operations():
-        raise ValueError(f"the service models have no operation {service} {name}")
+    """Register a handler. Raises ValueError for an operation that has one already.
+
+    That the models have the operation is checked when a `Service` is made: a worker, which imports the handlers
+    too, has no use for the models.
+    """
 
     def register(handler: Handler) -> Handler:
         if (service, name) in registry:
@@ -106,9 +108,9 @@ class Service:
         the call's `tx` and `scope` are None.
     health : whether the server is ready, and a JSON document that says more.
     max_body_bytes : a larger request body is answered 413.
-    threads : how many handlers that write run at one time; most of them wait for the database.
-    read_threads : how many handlers of GET operations do; more than one pays only where they wait, for threads
-        that all compute take turns on one interpreter.
+    reads_wait : whether GET operations wait for anything, such as a database behind a network. Where they only
+        compute, they are answered in the event loop: a thread would take turns with it and cost as much again.
+    threads : how many handlers run at one time, writers and waiting readers each.
     """
 
     def __init__(
@@ -120,20 +122,23 @@ class Service:
         on_denied: Callable[[Call, ApiError], None],
         health: Callable[[], tuple[bool, Mapping[str, Any]]],
         max_body_bytes: int,
+        reads_wait: bool = True,
         threads: int = 16,
-        read_threads: int = 16,
         registry: Registry = SERVED,
     ) -> None:
+        if unknown := registry.keys() - spec.operations().keys():
+            raise ValueError(f"the service models have no operation {', '.join(map(' '.join, sorted(unknown)))}")
         self._transaction = transaction
         self._lookup = lookup
         self._context = context
         self._on_denied = on_denied
         self._health = health
         self._max_body_bytes = max_body_bytes
+        self._reads_wait = reads_wait
         self._registry = registry
         self._routes = Routes(spec.operations().values())
         # Apart, so that no number of writers waiting for the database holds up who only reads.
-        self._readers = ThreadPoolExecutor(read_threads, thread_name_prefix="api-read")
+        self._readers = ThreadPoolExecutor(threads, thread_name_prefix="api-read")
         self._writers = ThreadPoolExecutor(threads, thread_name_prefix="api-write")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -171,8 +176,10 @@ class Service:
             headers=tuple((k.decode("latin-1"), v.decode("latin-1")) for k, v in scope["headers"]),
             body=body,
         )
-        threads = self._readers if request.method == "GET" and not body else self._writers
-        return await run(threads, self._answer, request, request_id)
+        reads = request.method == "GET" and not body
+        if reads and not self._reads_wait:
+            return self._answer(request, request_id)
+        return await run(self._readers if reads else self._writers, self._answer, request, request_id)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """Read the body, holding at most `max_body_bytes` of it; None when the client has gone."""

@@ -189,7 +189,7 @@ def _number(shape: Shape, incoming: bool, secret: bool) -> Walk:
             return problems.add(at, f"Member must be {kind}", shown)
         if value < least:
             problems.add(at, f"Member must have value greater than or equal to {least}", shown)
-        elif value > most:
+        elif not value <= most:  # which no NaN is
             problems.add(at, f"Member must have value less than or equal to {most}", shown)
         return value
 

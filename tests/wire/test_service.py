@@ -225,9 +225,12 @@ def test_health_is_answered_without_a_signature(url, ledger):
     assert raw(url, "GET", "/healthz")[0] == 503
 
 
-def test_an_operation_that_does_not_exist_cannot_be_registered():
+def test_an_operation_that_does_not_exist_cannot_be_served():
+    registry: service.Registry = {}
+    service.operation("cleanroomsml", "GetEverything", scope=lambda call: None, registry=registry)(lambda *_: {})
+    nothing = {"transaction": None, "lookup": None, "context": None, "on_denied": None, "health": None}
     with pytest.raises(ValueError, match="no operation cleanroomsml GetEverything"):
-        service.operation("cleanroomsml", "GetEverything", scope=lambda call: None, registry={})
+        service.Service(**nothing, max_body_bytes=1, registry=registry)
 
 
 def test_an_operation_cannot_be_registered_twice():

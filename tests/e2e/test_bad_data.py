@@ -66,7 +66,7 @@ def values(**columns: Any) -> pa.Table:
     [
         ("null-ids", values(user_id=lambda c: pa.array([None, *c.to_pylist()[1:]])), "INVALID_TRAINING_DATA"),
         ("null-times", values(timestamp=lambda c: pa.array([None, *c.to_pylist()[1:]])), "INVALID_TRAINING_DATA"),
-        ("milliseconds", values(timestamp=lambda c: pa.array(c.to_numpy() * 1000)), "INVALID_DATA_FILE"),
+        ("milliseconds", values(timestamp=lambda c: pa.array(c.to_numpy() * 1000)), "INVALID_TRAINING_DATA"),
         ("before-1970", values(timestamp=lambda c: pa.array(-c.to_numpy())), "INVALID_TRAINING_DATA"),
         ("few-interactions", SMALL.table.slice(0, 900), "INSUFFICIENT_INTERACTIONS"),
         ("few-users", population(users=90, items=100, per_user=20).table, "INSUFFICIENT_USERS"),

@@ -52,8 +52,8 @@ def restarted(server: Server, account: Account) -> Account:
 
 
 @pytest.mark.chaos
-def test_a_server_killed_at_every_state_finishes_all_it_acknowledged(tmp_path: Path) -> None:
-    server = Server(tmp_path / "data", environment=FAST)
+def test_a_server_killed_at_every_state_finishes_all_it_acknowledged(tmp_path: Path, database_url: str) -> None:
+    server = Server(tmp_path / "data", environment=FAST | {"WHITEROOM_DATABASE_URL": database_url})
     server.start()
     try:
         account, configured, seed = prepared(server)

@@ -51,8 +51,8 @@ def main(argv: list[str] | None = None) -> int:
                 by_size[len(job.seed)].append(laleval.recall(scores, job))
             recalls[block.name][name] = by_size
     if not recalls:
-        print(f"No data under {laleval.data_directory()}; set WHITEROOM_DATA.", file=sys.stderr)
-        return 1
+        print(f"Skipped: there is no data under {laleval.data_directory()}; set WHITEROOM_DATA.")
+        return 0
     report(recalls, train_seconds, job_seconds, sizes)
     return 0
 

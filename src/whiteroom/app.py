@@ -36,7 +36,8 @@ def open_database(settings: Settings, *, migrate: bool = True) -> Database:
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
-    from whiteroom.store.database import Database, SchemaTooNew
+    from whiteroom.store.database import Database
+    from whiteroom.store.migrations import SchemaTooNew
 
     try:
         url = make_url(settings.sqlalchemy_url)

@@ -45,8 +45,8 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     return with_settings
 
 
-def _account_id(context: click.Context, parameter: click.Parameter, value: str) -> str:
-    if not _ACCOUNT.fullmatch(value):
+def _account_id(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not _ACCOUNT.fullmatch(value):
         raise click.BadParameter(f"{value!r} is not an AWS account id, which has twelve digits.", context, parameter)
     return value
 
@@ -59,6 +59,10 @@ def _account_name(context: click.Context, parameter: click.Parameter, value: str
             parameter,
         )
     return value
+
+
+_AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_ONLY_ACCOUNT = click.option("--account", "account_id", callback=_account_id, help="Only its own.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -144,7 +148,7 @@ def create_account(settings: Settings, account_id: str, name: str, as_json: bool
 
 
 @account.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_AS_JSON
 @_with_settings
 def list_accounts(settings: Settings, as_json: bool) -> None:
     """List the accounts with their access key ids."""
@@ -173,8 +177,8 @@ def create_bucket(settings: Settings, name: str, account_id: str) -> None:
 
 
 @bucket.command("list")
-@click.option("--account", "account_id", callback=lambda c, p, v: v and _account_id(c, p, v), help="Only its own.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_ONLY_ACCOUNT
+@_AS_JSON
 @_with_settings
 def list_buckets(settings: Settings, account_id: str | None, as_json: bool) -> None:
     """List the buckets with their owners."""
@@ -208,8 +212,8 @@ def create_table(settings: Settings, account_id: str, database: str, name: str, 
 
 
 @table.command("list")
-@click.option("--account", "account_id", callback=lambda c, p, v: v and _account_id(c, p, v), help="Only its own.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_ONLY_ACCOUNT
+@_AS_JSON
 @_with_settings
 def list_tables(settings: Settings, account_id: str | None, as_json: bool) -> None:
     """List the tables with their columns."""
@@ -222,7 +226,7 @@ def list_tables(settings: Settings, account_id: str | None, as_json: bool) -> No
 @main.command()
 @click.option("--account", "account_id", required=True, callback=_account_id, help="Whose data it is about.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Newest so many.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@_AS_JSON
 @_with_settings
 def audit(settings: Settings, account_id: str, limit: int, as_json: bool) -> None:
     """Show who was let at an account's resources or refused, and why."""

@@ -23,7 +23,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Floors, ceilings and quotas. Counts unless a name says otherwise; 0 in a `*_pending`/`*_active` quota means none.
+    """Floors, ceilings and quotas. Counts unless a name says otherwise; a quota of 0 allows none.
 
     The `aws` preset carries the figures AWS publishes for Clean Rooms ML (quotas page, 2026). The `open`
     preset lowers the floors as far as privacy allows: see docs/settings.md for each one's reason.

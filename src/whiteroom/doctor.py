@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from whiteroom import app, datadir
+from whiteroom import addresses, app, datadir
 from whiteroom.problems import Problem
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def _ports(settings: Settings) -> Iterator[Finding]:
         if port <= 0:
             continue
         try:
-            socket.create_server((settings.host, port)).close()
+            addresses.listen(settings.host, port).close()
         except OSError as error:
             yield Finding(what, False, f"{port}: {error.strerror}", f"Give another {option}; 0 takes a free one.")
         else:

@@ -1,4 +1,4 @@
-"""What an operator registers from the command line: accounts, buckets, tables. Works with or without a server.
+"""What an operator registers and reads from the command line: accounts, buckets, tables, the audit. Needs no server.
 
 Rows are dicts in the order in which people read them. Knows no terminal.
 """
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from whiteroom import app, datadir
+from whiteroom import addresses, app, datadir
 from whiteroom.problems import Problem
 from whiteroom.profiles import profile
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def create_account(settings: Settings, account_id: str, name: str) -> NewKey:
-    """Register an account with its first access key."""
+    """Register an account with its first access key. Raises Problem when there is one of that id."""
     from whiteroom.data.keys import SecretBox
     from whiteroom.store import accounts
 
@@ -47,6 +47,7 @@ def create_key(settings: Settings, account_id: str, name: str) -> NewKey:
 
 
 def accounts(settings: Settings) -> list[dict[str, Any]]:
+    """Every account with its access key ids; never a secret."""
     from whiteroom.store import accounts
 
     with _database(settings) as database, database.read() as tx:
@@ -80,7 +81,10 @@ def audit(settings: Settings, account_id: str, limit: int) -> list[dict[str, Any
 
 
 def create_bucket(settings: Settings, name: str, account_id: str) -> None:
-    """Make a bucket in the storage and in the register of owners; neither without the other."""
+    """Make a bucket in the storage and in the register of owners; neither without the other.
+
+    Raises Problem for a name that is none, a bucket that exists, whoever has it, and an unknown account.
+    """
     from whiteroom.data.files import Files, parse_s3_uri
     from whiteroom.store import buckets
     from whiteroom.store.accounts import NoAccount
@@ -107,6 +111,7 @@ def create_bucket(settings: Settings, name: str, account_id: str) -> None:
 
 
 def buckets(settings: Settings, account_id: str | None) -> list[dict[str, Any]]:
+    """An account's buckets; everybody's when `account_id` is None."""
     from whiteroom.store import buckets
 
     with _database(settings) as database, database.read() as tx:
@@ -119,7 +124,11 @@ def buckets(settings: Settings, account_id: str | None) -> list[dict[str, Any]]:
 def create_table(
     settings: Settings, account_id: str, database_name: str, name: str, location: str, format_: str
 ) -> list[dict[str, Any]]:
-    """Register the files under `location` as a table. Returns its columns, as rows to show."""
+    """Register the files under `location` as a table. Returns its columns, as rows to show.
+
+    Raises Problem for an unknown account, a table that exists, files that cannot be read, and where tables come
+    from a Glue endpoint.
+    """
     from whiteroom.data.files import Files
     from whiteroom.data.tables import infer_columns
     from whiteroom.store import accounts, tables
@@ -144,6 +153,7 @@ def create_table(
 
 
 def tables(settings: Settings, account_id: str | None) -> list[dict[str, Any]]:
+    """An account's tables of the built-in catalog with their columns; everybody's when `account_id` is None."""
     from whiteroom.store import tables
 
     with _database(settings) as database, database.read() as tx:
@@ -163,8 +173,8 @@ def tables(settings: Settings, account_id: str | None) -> list[dict[str, Any]]:
 def aws_profile(settings: Settings, name: str, key: NewKey) -> str:
     """The key as an AWS profile that points at the running server, or where one will listen."""
     running = datadir.running(settings.data_dir)
-    api = running.api_url if running else f"http://{settings.host}:{settings.port or 8080}"
-    s3 = running.s3_url if running else f"http://{settings.host}:{settings.s3_port}"
+    api = running.api_url if running else addresses.url(settings.host, settings.port or 8080)
+    s3 = running.s3_url if running else addresses.url(settings.host, settings.s3_port)
     endpoints = {"cleanroomsml": api, "cleanrooms": api}
     if settings.s3_endpoint_url:
         s3 = settings.s3_endpoint_url

@@ -17,7 +17,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from whiteroom import __version__, app, datadir, processes
+from whiteroom import __version__, addresses, app, datadir, processes
 from whiteroom.problems import Problem
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ def serve(settings: Settings, *, parent: int | None = None) -> None:
         if worker:  # last: it has a longer way to go than the API has left, and would slow that down
             worker.start()
             ending.callback(worker.stop)
-        s3_url = _url(settings.host, s3.port) if s3 else None
-        running = datadir.Running(os.getpid(), _url(settings.host, listener.getsockname()[1]), s3_url)
+        api_url = addresses.url(settings.host, listener.getsockname()[1])
+        s3_url = addresses.url(settings.host, s3.port) if s3 else None
+        running = datadir.Running(os.getpid(), api_url, s3_url)
         datadir.announce(settings.data_dir, running)
         ending.callback(_ignore_signals)  # the first to run: nothing may interrupt the end
         _greet(settings, running)
@@ -152,9 +153,8 @@ def _answers(database: Database) -> bool:
 
 
 def _listener(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=family, backlog=2048)
+        return addresses.listen(host, port, backlog=2048)
     except OSError as error:
         why = {
             errno.EADDRINUSE: f"port {port} is in use. Give another --port, or 0 for a free one.",
@@ -163,18 +163,15 @@ def _listener(host: str, port: int) -> socket.socket:
         raise Problem(f"The API cannot listen on {host}: {why}") from error
 
 
-def _url(host: str, port: int) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - where a client here finds it
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
 def _answer_requests(service: Service, listener: socket.socket) -> None:
     import uvicorn
+
+    from whiteroom.wire.protocol import Protocol
 
     configuration = uvicorn.Config(
         service,
         loop="uvloop",
-        http="httptools",
+        http=Protocol,
         lifespan="on",
         log_level="warning",
         access_log=False,

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from tests.data.conftest import ADVERTISER, PUBLISHER, open_files
 from whiteroom.config import Settings
-from whiteroom.data.files import AccountFiles, DataError, FileInfo, Files, parse_s3_uri
+from whiteroom.data.errors import DataError
+from whiteroom.data.files import AccountFiles, FileInfo, Files, parse_s3_uri
 
 
 def refusal(call, *arguments) -> tuple[str, str]:
@@ -78,7 +79,7 @@ def test_a_location_is_split_into_bucket_and_key(uri: str, parts: tuple[str, str
 def test_a_hostile_location_is_refused_with_a_sentence(uri: str, message: str, publisher: AccountFiles) -> None:
     with pytest.raises(ValueError, match=message) as failure:
         parse_s3_uri(uri)
-    assert refusal(publisher.check_bucket, uri) == ("INVALID_LOCATION", str(failure.value))
+    assert refusal(publisher.list, uri) == ("INVALID_LOCATION", str(failure.value))
 
 
 @given(st.text(st.characters(codec="utf-8")).map("s3://publisher-data/{}".format))
@@ -114,7 +115,6 @@ def test_another_accounts_bucket_is_denied_whether_its_files_exist_or_not(
     assert code == "RESOURCE_ACCESS_DENIED"
     assert refusal(stranger.open, "s3://publisher-data/absent") == (code, message)
     assert refusal(stranger.list, "s3://publisher-data/") == (code, message)
-    assert refusal(stranger.check_bucket, "s3://publisher-data/k") == (code, message)
     assert refusal(stranger.write, "s3://publisher-data/k", [b"y"]) == (code, message)
     assert refusal(stranger.open, "s3://nobody-has-it/k")[1] == message.replace("publisher-data", "nobody-has-it")
     with publisher.open("s3://publisher-data/k") as file:
@@ -154,6 +154,14 @@ def test_a_listing_leaves_out_hidden_names_below_the_prefix_only(publisher: Acco
     assert names == ["t/a.csv", "t/b.csv", "t/p=1/c.csv"]
     assert [file.uri[-5:] for file in publisher.list("s3://publisher-data/_staged")] == ["d.csv"]
     assert publisher.list("s3://publisher-data/t/_SUCCESS")[0].size == 1
+
+
+def test_a_name_that_is_not_utf8_is_refused_and_not_repeated(publisher: AccountFiles, bucket: Path) -> None:
+    (bucket / "in").mkdir()
+    (bucket / "in" / os.fsdecode(b"\xff.csv")).touch()
+    code, message = refusal(publisher.list, f"s3://{bucket.name}/in")
+    assert code == "INVALID_LOCATION"
+    message.encode()
 
 
 def test_a_prefix_is_a_directory_not_the_beginning_of_names(publisher: AccountFiles) -> None:

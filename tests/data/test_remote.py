@@ -11,7 +11,8 @@ import pytest
 
 from tests.data.conftest import ADVERTISER, OWNERS, PUBLISHER, s3_client
 from whiteroom.config import Settings
-from whiteroom.data.files import AccountFiles, DataError, Files
+from whiteroom.data.errors import DataError
+from whiteroom.data.files import AccountFiles, Files
 
 
 @pytest.fixture

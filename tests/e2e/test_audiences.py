@@ -109,6 +109,16 @@ def test_an_export_must_name_one_of_the_bins(parties: Parties, job: dict[str, An
         assert "PERCENTAGE 1, 2, 3" in message
 
 
+def test_an_audience_too_small_to_leave_does_not_say_how_small(parties: Parties) -> None:
+    """The number of users whom the seed did not match would tell how many it did."""
+    seed = put_seed(parties.advertiser, "advertiser-seeds", "nearly-all.jsonl", parties.population.users[:-11])
+    job = generate(parties.advertiser, "nearly all", parties.configured_arn, seed)
+    assert job["status"] == "ACTIVE", job
+    refusal = export(parties.advertiser, "too-small", job["audienceGenerationJobArn"], "PERCENTAGE", 20)
+    assert refusal["statusDetails"]["statusCode"] == "AUDIENCE_SIZE_BELOW_MINIMUM"
+    assert re.findall("[0-9]+", refusal["statusDetails"]["message"]) == ["25"]  # the setting
+
+
 def test_seed_users_come_first_when_they_are_included(parties: Parties) -> None:
     done = generate(parties.publisher, "own", parties.configured_arn, own_seed(parties), includeSeedInOutput=True)
     assert done["includeSeedInOutput"] is True and done["status"] == "ACTIVE", done
@@ -186,6 +196,7 @@ def test_deletion_follows_the_dependencies_and_either_account_may_delete_a_job(p
 
     theirs = owners_view(parties, mine)["audienceGenerationJobArn"]
     export(parties.advertiser, "e", mine["audienceGenerationJobArn"], "PERCENTAGE", 3)
+    rankings = set((parties.server.data_dir / "artifacts").rglob("audience.arrow"))
     publisher.delete_audience_generation_job(audienceGenerationJobArn=theirs)
     gone(parties.publisher.ml.get_audience_generation_job, audienceGenerationJobArn=theirs)
     gone(parties.advertiser.ml.get_audience_generation_job, audienceGenerationJobArn=mine["audienceGenerationJobArn"])
@@ -193,6 +204,7 @@ def test_deletion_follows_the_dependencies_and_either_account_may_delete_a_job(p
         audienceGenerationJobArn=mine["audienceGenerationJobArn"]
     )["audienceExportJobs"]
     publisher.delete_configured_audience_model(configuredAudienceModelArn=configured)
+    assert len(rankings - set((parties.server.data_dir / "artifacts").rglob("audience.arrow"))) == 1
 
 
 def gone(get: Any, **arguments: str) -> None:

@@ -11,7 +11,18 @@ import pyarrow as pa
 import pytest
 
 from tests.e2e.conftest import Parties, refused
-from tests.population import SCHEMA, configure, generate, population, put_parquet, register_table, start, train
+from tests.population import (
+    SCHEMA,
+    allow,
+    configure,
+    generate,
+    population,
+    put_parquet,
+    put_seed,
+    register_table,
+    start,
+    train,
+)
 from tests.server import wait
 
 SMALL = population(users=400, items=100, per_user=8)
@@ -210,3 +221,11 @@ def test_zstd_parquet_with_features_and_timestamps_trains_and_is_encrypted(parti
     configured = configure(parties.publisher, "features", model["audienceModelArn"], "s3://publisher-out/f")
     job = generate(parties.publisher, "features", configured, own_seed(parties))
     assert job["status"] == "ACTIVE", job
+
+    for wrapping_key in (parties.server.data_dir / "keys" / "kms").iterdir():
+        wrapping_key.unlink()
+    allow(parties.publisher, configured, parties.advertiser.id)
+    seed = put_seed(parties.advertiser, "advertiser-seeds", "f.jsonl", parties.seed_ids)
+    lost = generate(parties.advertiser, "key lost", configured, seed)
+    assert lost["statusDetails"]["statusCode"] == "MODEL_UNAVAILABLE", "without its key a model cannot be read"
+    assert "log" not in lost["statusDetails"]["message"], "why is the owner's affair"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import laleval
 from tests.population import (
     allow,
     configure,
@@ -25,7 +25,7 @@ from tests.population import (
 )
 from tests.server import running
 
-DATA = Path(os.environ.get("WHITEROOM_DATA", Path(__file__).parents[2].parent / "shared" / "data")) / "ml1m"
+DATA = laleval.data_directory() / "ml1m"
 RECIPE = 0.808  # recall@20 % of the recipe on held-out items of this data set, as measured before
 AUDIENCES = 8
 SEED_SIZE = 100

@@ -100,6 +100,9 @@ def test_a_denial_wins_over_every_permission(resource: str) -> None:
         (document(statement(Condition={"DateLessThan": {"aws:CurrentTime": "x"}})), "DateLessThan"),
         (document(statement(Condition={"StringEquals": {"aws:SourceIp": "1"}})), "SourceIp"),
         (document(statement(Condition={"StringEquals": {}})), "at least one condition key"),
+        (document(statement(Sid="a\0b")), "printable"),
+        (document(statement(Sid="\ud800")), "not valid Unicode"),
+        ('{"Statement": {"Effect": "Deny", "Effect": "Allow"}}', "names a member twice"),
     ],
 )
 def test_a_policy_that_could_not_be_honoured_is_refused(text: str, says: str) -> None:

@@ -14,7 +14,8 @@ from sqlalchemy import inspect
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from whiteroom.store import migrations, schema
-from whiteroom.store.database import Database, SchemaTooNew, Stale
+from whiteroom.store.database import Database, Stale
+from whiteroom.store.migrations import SchemaTooNew
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import uvicorn
 from botocore.config import Config
 
 from tests.wire.small_service import KEY, MAX_BODY_BYTES, THREADS, Ledger, operations_of_the_test
+from whiteroom.wire.protocol import Protocol
 from whiteroom.wire.service import Service
 
 
@@ -32,9 +33,7 @@ def url(ledger):
         registry=operations_of_the_test(),
     )
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        service, loop="uvloop", http="httptools", lifespan="on", log_level="warning", access_log=False
-    )
+    config = uvicorn.Config(service, loop="uvloop", http=Protocol, lifespan="on", log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

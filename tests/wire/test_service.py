@@ -6,13 +6,14 @@ import logging
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 import pytest
 from botocore.exceptions import ClientError
 
 from tests.wire.small_service import MAX_BODY_BYTES, THREADS
-from whiteroom.wire import service
+from whiteroom.wire import protocol, service
 from whiteroom.wire.routes import Routes
 from whiteroom.wire.spec import operations
 
@@ -194,6 +195,49 @@ def test_a_body_that_does_not_come_is_not_waited_for(url, monkeypatch):
             f"POST /training-dataset HTTP/1.1\r\nhost: {address.netloc}\r\ncontent-length: 5\r\n\r\nx".encode()
         )
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /training-dataset HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 600_000,  # no end: the server cuts it off
+        b"GET /training-dataset HTTP/1.1\r\nhost: x\r\nx-long: " + b"a" * 70_000 + b"\r\n\r\n",
+        b"GET /training-dataset HTTP/1.1\r\nhost: x\r\n" + b"x-more: abc\r\n" * 7000 + b"\r\n",
+        b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    ],
+)
+def test_headers_without_end_are_refused(url, head):
+    address = urlsplit(url)
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        with suppress(OSError):  # closed before it had all
+            connection.sendall(head)
+        with suppress(ConnectionResetError):
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+
+
+def test_headers_that_do_not_come_are_not_waited_for(url, monkeypatch):
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.2)
+    address = urlsplit(url)
+    for begun in (b"", b"GET /training-dataset HTTP/1.1\r\nhost: x\r\n"):
+        with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+            connection.sendall(begun)
+            assert connection.recv(100) == b""
+
+
+def test_a_long_authorization_holds_nobody_up(url):
+    began = time.monotonic()
+    raw(url, "GET", "/training-dataset", headers={"authorization": "Credential=" * 5500})
+    assert time.monotonic() - began < 0.2
+
+
+def test_a_pipeline_of_requests_is_answered(url):
+    address = urlsplit(url)
+    request = f"GET /healthz HTTP/1.1\r\nhost: {address.netloc}\r\nx-long: {'a' * 1000}\r\n\r\n".encode()
+    with socket.create_connection((address.hostname, address.port), timeout=10) as connection:
+        connection.sendall(request * 200)
+        answers = b""
+        while answers.count(b"HTTP/1.1 200 OK") < 200:
+            answers += connection.recv(65_536)
 
 
 def test_a_client_that_leaves_harms_nobody(url, client):

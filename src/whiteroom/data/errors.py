@@ -25,7 +25,7 @@ STATUS_CODES: Final[dict[str, str]] = {
 class DataError(Exception):
     """Data cannot be used; `status_code` is one of `STATUS_CODES`, `message` a sentence for their owner.
 
-    The message may name a location. Another account is told `STATUS_CODES[status_code]` instead.
+    The message may name a location: what another account may be told instead is the room's to say.
     """
 
     def __init__(self, status_code: str, message: str) -> None:

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 from urllib.parse import unquote
 
-from whiteroom.data.errors import STATUS_CODES, DataError
+from whiteroom.data.errors import DataError
 
 if TYPE_CHECKING:
     from whiteroom.config import Settings
-
-__all__ = ["STATUS_CODES", "AccountFiles", "DataError", "FileInfo", "Files", "Storage", "parse_s3_uri"]
 
 MAX_KEY_BYTES: Final = 1024
 _BUCKET: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]|\.(?!\.)){1,61}[a-z0-9]")
@@ -78,6 +76,15 @@ def parse_s3_uri(uri: str) -> tuple[str, str]:
     return bucket, key
 
 
+def _is_unicode(text: str) -> bool:
+    """False for half characters, by which Python stands for the bytes of a file's name that are not UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class Files:
     """All buckets. `as_account` gives the only way to them."""
 
@@ -126,10 +133,6 @@ class AccountFiles:
     _files: Files
     account: str
 
-    def check_bucket(self, uri: str) -> None:
-        """Raise unless the location is well-formed and in a bucket of the account."""
-        self._locate(uri)
-
     def list(self, uri: str) -> list[FileInfo]:
         """The file at `uri`, or all files below it, sorted by URI.
 
@@ -142,6 +145,8 @@ class AccountFiles:
             for name, size in self._files.storage.list(self.account, bucket, key)
             if not any(part[:1] in ("_", ".") for part in name.removeprefix(directory).split("/")) or name == key
         ]
+        if not all(_is_unicode(file.uri) for file in found):
+            raise DataError("INVALID_LOCATION", f"A file at {uri} has a name that is not UTF-8.")
         if not found:
             raise DataError("INPUT_NOT_FOUND", f"There is no file at {uri}.")
         return sorted(found, key=lambda file: file.uri)

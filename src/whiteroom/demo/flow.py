@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from whiteroom import registry
+from whiteroom.config import PRESETS
 from whiteroom.demo.data import DemoData
 from whiteroom.problems import Problem
 from whiteroom.profiles import REGION
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 PUBLISHER, ADVERTISER = "111122223333", "444455556666"
 PERCENTAGES = (1, 2, 5, 10, 20)
-FEWEST_EXPORTED = 25
-"""The service's own floor."""
+FLOORS = PRESETS["open"]
+"""What the demo's server asks for: it runs by the default settings."""
 _POLL_SECONDS = 0.2
 
 Step = Callable[[str], AbstractContextManager[Callable[[str], None]]]
@@ -144,16 +145,17 @@ def train(publisher: Party, table: str, run: str, say: Callable[[str], None]) ->
 
 def offer(publisher: Party, model: str, users: int, run: str) -> tuple[str, list[int]]:
     """Configure the model and let the advertiser use it. Returns the ARN and the sizes in percent of the users."""
-    percentages = [percent for percent in PERCENTAGES if users * percent // 100 >= FEWEST_EXPORTED]
+    fewest = FLOORS.min_export_users
+    percentages = [percent for percent in PERCENTAGES if users * percent // 100 >= fewest]
     if not percentages:
-        raise Problem(f"{users} users are too few: the smallest audience that may be exported has {FEWEST_EXPORTED}.")
+        raise Problem(f"{users} users are too few: the smallest audience that may be exported has {fewest}.")
     destination = {"s3Destination": {"s3Uri": f"s3://{publisher.bucket}/audiences"}}
     configured = publisher.cleanrooms.create_configured_audience_model(
         name=f"offer-{run}",
         audienceModelArn=model,
         outputConfig={"destination": destination, "roleArn": publisher.role},
         sharedAudienceMetrics=["ALL"],
-        minMatchingSeedSize=25,
+        minMatchingSeedSize=FLOORS.min_seed_ids,
         audienceSizeConfig={"audienceSizeType": "PERCENTAGE", "audienceSizeBins": percentages},
     )["configuredAudienceModelArn"]
     policy = {

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from whiteroom.config import PRESETS
 from whiteroom.demo.data import DemoData
 from whiteroom.problems import Problem
 
@@ -22,8 +23,8 @@ ITEM_NAMES = (
 )  # fmt: skip
 TIME_NAMES = ("timestamp", "time", "ts", "unix_time", "event_time", "datetime", "date", "created_at", "invoicedate")
 CONSTANT_TIME = 1_767_225_600  # 2026-01-01T00:00:00Z
-FEWEST_SEEDS = 25
-"""The service's own floor."""
+FEWEST_SEEDS = PRESETS["open"].min_seed_ids
+"""The demo's server runs by the default settings."""
 _HOLD_OUT_FROM = 50
 """With fewer matched seeds than this, all are given to the service and nothing is held out."""
 

@@ -25,7 +25,7 @@ from whiteroom.config import Settings
 from whiteroom.jobs import queue
 from whiteroom.jobs.kinds import PATIENCE_SECONDS, JobError, JobKind, Outcome, Work
 from whiteroom.jobs.queue import RUNNING, Fenced, Job
-from whiteroom.jobs.sweep import artifacts
+from whiteroom.jobs.sweep import attempt_directory
 from whiteroom.processes import end_with_parent
 from whiteroom.store.database import Database
 
@@ -52,7 +52,7 @@ def run(
     if job is None or (job.status, job.attempt) != (RUNNING, attempt):
         return EXIT_FENCED
     kind = kinds[job.kind]
-    directory = _empty(artifacts(settings.data_dir, job_id, attempt))
+    directory = _empty(attempt_directory(settings.data_dir, job_id, attempt))
     try:
         ending = _done(job, kind.run(Work(job, directory, context, database)))
         _flush(directory)

@@ -18,7 +18,7 @@ from whiteroom.store.database import Database
 _BATCH = 500
 
 
-def artifacts(data_dir: Path, job_id: int, attempt: int) -> Path:
+def attempt_directory(data_dir: Path, job_id: int, attempt: int) -> Path:
     """The directory of one attempt's results."""
     return data_dir / "artifacts" / str(job_id) / str(attempt)
 

@@ -306,14 +306,9 @@ class Worker:
         self._children.append(_Child(job, process, path, renew_at))
 
 
-def run(
-    settings: Settings,
-    database: Database,
-    kinds: Mapping[str, JobKind],
-    child_command: Sequence[str] = CHILD_COMMAND,
-) -> None:
+def run(settings: Settings, database: Database, kinds: Mapping[str, JobKind]) -> None:
     """Run a worker in this process's main thread until SIGTERM or SIGINT."""
-    worker = Worker(settings, database, kinds, child_command)
+    worker = Worker(settings, database, kinds, CHILD_COMMAND)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: worker.stop())
     worker.run()

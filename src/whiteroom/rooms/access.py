@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from whiteroom.store import audit, buckets
@@ -55,6 +56,7 @@ def require_own_role(call: Call, role_arn: str) -> None:
 
 
 def require_own_key(call: Call, kms_key_arn: str) -> None:
+    """A key encrypts for its own account only. Raises AccessDeniedException."""
     if account_of(kms_key_arn) != call.caller.account:
         raise access_denied(
             f"The key {kms_key_arn} does not belong to your account {call.caller.account}; "
@@ -85,8 +87,9 @@ def _bucket_owner(call: Call, bucket: str) -> str | None:
     owner = buckets.owner(call.tx, bucket)
     room: Room = call.context
     if owner is None and room.files.storage.has_bucket(call.caller.account, bucket):
-        buckets.create(call.tx, bucket, call.caller.account, call.now)
-        return call.caller.account
+        with suppress(buckets.BucketTaken):  # somebody was quicker
+            buckets.create(call.tx, bucket, call.caller.account, call.now)
+        return buckets.owner(call.tx, bucket)
     return owner
 
 

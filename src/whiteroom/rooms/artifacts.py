@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from whiteroom.data.keys import open_encrypted
 from whiteroom.jobs.kinds import JobError
+from whiteroom.jobs.sweep import attempt_directory
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -51,7 +52,8 @@ def opener(room: Room, facts: Facts) -> Opener:
 
 
 def directory(room: Room, facts: Facts) -> Path:
-    return room.settings.data_dir / "artifacts" / str(facts["job"]) / str(facts["attempt"])
+    """Where they lie, by the facts that `new` gave."""
+    return attempt_directory(room.settings.data_dir, facts["job"], facts["attempt"])
 
 
 @contextmanager

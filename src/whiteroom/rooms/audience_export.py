@@ -52,12 +52,13 @@ def start_audience_export_job(call: Call, request: dict[str, Any]) -> dict[str, 
         )
     _check_quotas(call, job)
     owner = _output_owner(call, job)
-    arns = []
+    arns, names = [], {}
     for generation_arn in dict.fromkeys((job.arn, *(a for a in copies(job) if access.account_of(a) == owner.account))):
         account = access.account_of(generation_arn)
         body = {"audienceGenerationJobArn": generation_arn, "audienceSize": size}
         body |= kinds.picked(request, "description")
         name = request["name"] if account == call.caller.account else f"{call.caller.account}-{request['name']}"
+        names[account] = name
         export = kinds.create(
             call,
             AUDIENCE_EXPORT_JOB,
@@ -74,7 +75,7 @@ def start_audience_export_job(call: Call, request: dict[str, Any]) -> dict[str, 
         "startedBy": call.caller.account,
         "artifact": job.private["artifact"],
         "users": size_in_users(size["type"], size["value"], job.private["users"]),
-        "location": f"{output}/{job.arn.rsplit('/', 1)[1]}/{path_segment(name)}",
+        "location": f"{output}/{job.arn.rsplit('/', 1)[1]}/{path_segment(names[owner.account])}",
     }
     lifecycle.submit(call, CREATE.name, payload, *arns)
     return {}
@@ -130,9 +131,10 @@ def export(work: Work) -> Outcome:
     try:
         users = artifacts.read_users(room, payload["artifact"], payload["users"])
         if len(users) < room.limits.min_export_users:
+            # How many they are is not said: it would tell how many users the model has, or the seed matched.
             raise JobError(
                 "AUDIENCE_SIZE_BELOW_MINIMUM",
-                f"The audience would hold {len(users)} users; at least {room.limits.min_export_users} must be "
+                f"The audience would hold fewer than {room.limits.min_export_users} users, the fewest that are "
                 "exported at once. Choose a larger size.",
             )
         files = room.files.as_account(payload["owner"])

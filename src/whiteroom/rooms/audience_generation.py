@@ -7,6 +7,7 @@ nothing of the seed. Every change of status reaches both in one transaction.
 
 from __future__ import annotations
 
+import traceback
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,13 @@ from whiteroom.wire.errors import validation
 from whiteroom.wire.service import operation
 
 if TYPE_CHECKING:
-    from whiteroom.engines.lookalike import Ranking
+    from whiteroom.engines.lookalike import Lookalike, Ranking
     from whiteroom.rooms.room import Room
     from whiteroom.wire.service import Call
 
 # The owner of the model sets these in motion; the account that brought the seed reads the rest.
 OWNERS_FAILURES = ("MODEL_UNAVAILABLE",)
-NEUTRAL_FAILURES = ("SEED_MATCH_BELOW_MINIMUM", "OUT_OF_MEMORY", "INTERNAL_ERROR", "STORAGE_FULL")
+NEUTRAL_FAILURES = ("CANCELLED", "SEED_MATCH_BELOW_MINIMUM", "OUT_OF_MEMORY", "INTERNAL_ERROR", "STORAGE_FULL")
 
 kinds.serve_get(AUDIENCE_GENERATION_JOB)
 
@@ -46,7 +47,7 @@ def start_audience_generation_job(call: Call, request: dict[str, Any]) -> dict[s
     facts = {"aws:principalaccount": caller, "aws:sourceaccount": caller}
     if "collaborationId" in request:
         facts["cleanrooms-ml:collaborationid"] = request["collaborationId"]
-    configured = reachable(call, request["configuredAudienceModelArn"], job_arn_pattern=owners_arn, facts=facts)
+    configured = reachable(call, request["configuredAudienceModelArn"], job_arn=owners_arn, facts=facts)
     kinds.require_room_for_pending(
         call,
         AUDIENCE_GENERATION_JOB,
@@ -215,18 +216,10 @@ def size_in_users(kind: str, value: int, users: int) -> int:
 
 
 def _rank(room: Room, work: Work, seed: list[str]) -> tuple[Ranking, int, dict[str, Any]]:
-    from whiteroom.engines.lookalike import Lookalike, LookalikeError, SeedError
+    from whiteroom.engines.lookalike import SeedError
 
     payload = work.job.payload
-    try:
-        with room.database.read() as tx:
-            model = resources.load(tx, Scope.of(payload["owner"]), AUDIENCE_MODEL.name, payload["model"])
-        facts = model.private["artifact"]
-        engine = Lookalike.load(artifacts.directory(room, facts), open=artifacts.opener(room, facts))
-    except Missing as error:
-        raise JobError("MODEL_UNAVAILABLE", "The audience model was deleted before the job began.") from error
-    except (DataError, LookalikeError) as error:
-        raise JobError("MODEL_UNAVAILABLE", f"The audience model's files cannot be read: {error}") from error
+    engine, artifact, opener = _model(room, work)
     work.progress(0.4, "model loaded")
     least = max(room.limits.min_seed_ids, payload["minMatchingSeedSize"])
     try:
@@ -243,10 +236,30 @@ def _rank(room: Room, work: Work, seed: list[str]) -> tuple[Ranking, int, dict[s
     sizes = payload["audienceSizeConfig"]
     largest = size_in_users(sizes["audienceSizeType"], max(sizes["audienceSizeBins"]), engine.n_users_)
     largest = min(largest, ranking.available(include_seed=include_seed))
-    artifact, opener = artifacts.new(work, model.body.get("kmsKeyArn"))
     with artifacts.room_on_disk():
         artifacts.write_users(work.directory, ranking.audience(largest, include_seed=include_seed), opener)
     return ranking, engine.n_users_, artifact
+
+
+def _model(room: Room, work: Work) -> tuple[Lookalike, artifacts.Facts, artifacts.Opener]:
+    """The audience model, and how to keep a ranking of its users: encrypted as the model is."""
+    from whiteroom.engines.lookalike import Lookalike, LookalikeError
+
+    payload = work.job.payload
+    try:
+        with room.database.read() as tx:
+            model = resources.load(tx, Scope.of(payload["owner"]), AUDIENCE_MODEL.name, payload["model"])
+        facts = model.private["artifact"]
+        engine = Lookalike.load(artifacts.directory(room, facts), open=artifacts.opener(room, facts))
+        return engine, *artifacts.new(work, model.body.get("kmsKeyArn"))
+    except Missing as error:
+        raise JobError("MODEL_UNAVAILABLE", "The audience model was deleted before the job began.") from error
+    except (DataError, LookalikeError) as error:
+        traceback.print_exc()  # to the job's log: it names the server's files, which are no caller's business
+        raise JobError(
+            "MODEL_UNAVAILABLE",
+            f"The audience model's files cannot be read. The operator finds why in the log of job {work.job.id}.",
+        ) from error
 
 
 def _metrics(ranking: Ranking, sizes: dict[str, Any], users: int, include_seed: bool) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from whiteroom.jobs.kinds import JobError, JobKind, Outcome, Work
 from whiteroom.rooms import access, artifacts, kinds, lifecycle, tags, training_data
 from whiteroom.rooms.kinds import AUDIENCE_MODEL, CONFIGURED_AUDIENCE_MODEL, TRAINING_DATASET
 from whiteroom.rooms.states import move
+from whiteroom.store import accounts
 from whiteroom.wire.errors import validation
 from whiteroom.wire.service import operation
 
@@ -71,6 +72,7 @@ def create_audience_model(call: Call, request: dict[str, Any]) -> dict[str, Any]
 
 @operation("cleanroomsml", "DeleteAudienceModel", scope=access.own_account)
 def delete_audience_model(call: Call, request: dict[str, Any]) -> dict[str, Any]:
+    accounts.lock(call.tx, call.caller.account)  # no configured model may be made of it at the same time
     model = kinds.find(call, AUDIENCE_MODEL, request["audienceModelArn"])
     if lifecycle.require_deletable(AUDIENCE_MODEL.words, model):
         kinds.require_no_children(call.tx, AUDIENCE_MODEL, model, CONFIGURED_AUDIENCE_MODEL)

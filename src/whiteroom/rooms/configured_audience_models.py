@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from whiteroom.rooms import access, kinds, policies, tags
 from whiteroom.rooms.kinds import AUDIENCE_GENERATION_JOB, AUDIENCE_MODEL, CONFIGURED_AUDIENCE_MODEL
-from whiteroom.store import audit, resources
+from whiteroom.store import accounts, audit, resources
 from whiteroom.store.resources import Missing, Resource, Scope
 from whiteroom.wire.errors import conflict, not_found, validation
 from whiteroom.wire.service import operation
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from whiteroom.wire.service import Call
 
 DEFAULT_MATCHING_SEED = 500  # CreateConfiguredAudienceModel, docstring of `minMatchingSeedSize`
+MOST_BINS = 25  # the model's maximum for `audienceSizeBins`
 LEAST_ABSOLUTE_PERCENT = 1  # AWS user guide, quotas: absolute bins are 1 % to 20 % of the model's users
 
 kinds.serve_get(CONFIGURED_AUDIENCE_MODEL)
@@ -31,7 +32,7 @@ def create_configured_audience_model(call: Call, request: dict[str, Any]) -> dic
     model = _active_model(call, request["audienceModelArn"])
     body = {k: v for k, v in request.items() if k not in ("name", "tags")}
     body.setdefault("minMatchingSeedSize", DEFAULT_MATCHING_SEED)
-    bins = list(range(1, limits.max_percentage_bin + 1))[:25]
+    bins = list(range(1, limits.max_percentage_bin + 1))[:MOST_BINS]
     body.setdefault("audienceSizeConfig", {"audienceSizeType": "PERCENTAGE", "audienceSizeBins": bins})
     _check(call, body, model)
     configured = kinds.create(
@@ -43,6 +44,7 @@ def create_configured_audience_model(call: Call, request: dict[str, Any]) -> dic
 @operation("cleanroomsml", "UpdateConfiguredAudienceModel", scope=access.own_account)
 def update_configured_audience_model(call: Call, request: dict[str, Any]) -> dict[str, Any]:
     """Jobs that were started before keep what they were started with."""
+    accounts.lock(call.tx, call.caller.account)  # the audience model may not be deleted at the same time
     configured = kinds.find(call, CONFIGURED_AUDIENCE_MODEL, request.pop("configuredAudienceModelArn"))
     body = configured.body | request
     model = _active_model(call, body["audienceModelArn"])
@@ -144,8 +146,10 @@ def _check_expectation(request: dict[str, Any], present: str | None) -> None:
         raise validation("previousPolicyHash is not the hash of the present policy; get the policy and try again.")
 
 
-def reachable(call: Call, arn: str, *, job_arn_pattern: str, facts: dict[str, str]) -> Resource:
+def reachable(call: Call, arn: str, *, job_arn: str, facts: dict[str, str]) -> Resource:
     """The configured audience model that the caller may start a job on: its own, or one whose policy says so.
+
+    `job_arn` is the owner's copy of the job that would be made, `facts` are those of `policies.decide`.
 
     Raises
     ------
@@ -158,13 +162,13 @@ def reachable(call: Call, arn: str, *, job_arn_pattern: str, facts: dict[str, st
     try:
         configured = resources.load(call.tx, scope, CONFIGURED_AUDIENCE_MODEL.name, arn)
         policy = policies.parse(configured.private["policy"])
-        decision = policies.decide(
-            policy, account=call.caller.account, resource=arn, related=job_arn_pattern, facts=facts
-        )
+        decision = policies.decide(policy, account=call.caller.account, resource=arn, related=job_arn, facts=facts)
         if configured.region != call.caller.region:
             decision = policies.Decision(False, f"the request came to the Region {call.caller.region}")
     except Missing:
         decision = policies.Decision(False, "there is no such configured audience model")
+    except policies.PolicyError:
+        decision = policies.Decision(False, "the policy is one that is no longer accepted; put another")
     except KeyError:
         decision = policies.Decision(False, "the configured audience model has no policy")
     if decision.allowed:

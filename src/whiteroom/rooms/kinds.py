@@ -18,7 +18,7 @@ from whiteroom.rooms.access import own_account
 from whiteroom.rooms.states import CREATING
 from whiteroom.store import accounts, resources
 from whiteroom.store.resources import Listed, Missing, NameTaken, Resource, Scope
-from whiteroom.wire.errors import ApiError, conflict, not_found, quota_exceeded
+from whiteroom.wire.errors import conflict, not_found, quota_exceeded
 from whiteroom.wire.service import operation
 
 if TYPE_CHECKING:
@@ -113,6 +113,11 @@ TAGGABLE = {
 }
 
 
+def kind_name(arn: str) -> str:
+    """The name of the kind that an ARN is of, "training-dataset"; the service model's pattern has accepted it."""
+    return arn.split(":", 5)[5].split("/", 1)[0]
+
+
 def picked(request: dict[str, Any], *members: str) -> dict[str, Any]:
     """Those members of a request that it has."""
     return {member: request[member] for member in members if member in request}
@@ -141,11 +146,7 @@ def find(call: Call, kind: Kind, arn: str) -> Resource:
     try:
         return resources.load(call.tx, scope, kind.name, arn)
     except Missing as error:
-        raise no_such(kind, arn) from error
-
-
-def no_such(kind: Kind, arn: str) -> ApiError:
-    return not_found(f"There is no {kind.words} {arn} in your account and this Region.")
+        raise not_found(f"There is no {kind.words} {arn} in your account and this Region.") from error
 
 
 def create(
@@ -156,7 +157,6 @@ def create(
     body: dict[str, Any],
     status: str = "ACTIVE",
     parent: str | None = None,
-    private: dict[str, Any] | None = None,
     arn: str | None = None,
     account: str | None = None,
 ) -> Resource:
@@ -182,7 +182,7 @@ def create(
             parent=parent,
             collaboration=body.get("collaborationId"),
             body=body,
-            private=private or {},
+            private={},
             unique_name=name if account == call.caller.account else None,
             now=call.now,
         )

@@ -16,7 +16,8 @@ from sqlalchemy import Connection
 from whiteroom.jobs import queue
 from whiteroom.jobs.kinds import Failure, JobKind, Outcome, Work
 from whiteroom.jobs.queue import Job
-from whiteroom.rooms import artifacts
+from whiteroom.rooms import artifacts, kinds
+from whiteroom.rooms.kinds import AUDIENCE_EXPORT_JOB
 from whiteroom.rooms.states import CREATING, DELETING, move
 from whiteroom.store import resources
 from whiteroom.store.resources import Resource, Scope
@@ -27,12 +28,13 @@ if TYPE_CHECKING:
     from whiteroom.wire.service import Call
 
 Details = Callable[[Resource, Job, Failure], Failure]
+"""What the account of one of the job's resources may read of the failure."""
 
 
-def submit(call: Call, kind: str, payload: dict[str, Any], *arns: str) -> int:
+def submit(call: Call, kind: str, payload: dict[str, Any], *arns: str) -> None:
     """Put a job for these resources into the caller's transaction, so that both are kept or neither."""
     room: Room = call.context
-    return queue.enqueue(
+    queue.enqueue(
         call.tx,
         kind,
         arns[0],
@@ -45,14 +47,11 @@ def submit(call: Call, kind: str, payload: dict[str, Any], *arns: str) -> int:
 def moved(tx: Connection, job: Job) -> list[Resource]:
     """The resources that a job moves, whichever accounts hold them."""
     scope = Scope.service(why=f"job {job.kind} moves every copy of its resource")
-    return [resources.load(tx, scope, kind_of(arn), arn) for arn in job.payload["arns"]]
-
-
-def kind_of(arn: str) -> str:
-    return arn.split(":", 5)[5].split("/", 1)[0]
+    return [resources.load(tx, scope, kinds.kind_name(arn), arn) for arn in job.payload["arns"]]
 
 
 def started(tx: Connection, job: Job, now: datetime) -> None:
+    """The `JobKind.started` of whatever is created."""
     for resource in moved(tx, job):
         move(tx, resource, "CREATE_IN_PROGRESS", now=now)
 
@@ -100,9 +99,9 @@ def _delete(work: Work) -> Outcome:
     def apply(tx: Connection, _now: datetime) -> None:
         everyone = Scope.service(why="what hangs on a deleted resource goes with it")
         for resource in moved(tx, work.job):
-            while children := resources.page(tx, everyone, "audience-export-job", limit=100, parent=resource.arn):
-                for child in children:
-                    resources.delete(tx, child)
+            while exports := resources.page(tx, everyone, AUDIENCE_EXPORT_JOB.name, limit=100, parent=resource.arn):
+                for export in exports:
+                    resources.delete(tx, export)
             resources.delete(tx, resource)
 
     return apply

@@ -63,7 +63,10 @@ def digest(text: str) -> str:
 def parse(text: str) -> Policy:
     """Read a policy document. Raises PolicyError with what to change."""
     try:
-        document = json.loads(text)
+        document = json.loads(text, object_pairs_hook=_without_doubles)
+        json.dumps(document, ensure_ascii=False).encode()  # finds halves of surrogate pairs
+    except UnicodeEncodeError as error:
+        raise PolicyError("The policy holds text that is not valid Unicode.") from error
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"The policy is not JSON: {error}.") from error
     if not isinstance(document, dict):
@@ -97,6 +100,13 @@ def decide(policy: Policy, *, account: str, resource: str, related: str, facts: 
     return Decision(False, f"no statement of the policy allows account {account} with {dict(facts)}")
 
 
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):  # the last would win, and a Condition or a Deny above it be lost
+        raise ValueError("an object names a member twice")
+    return members
+
+
 def _statement(raw: Any, where: str) -> _Statement:
     if not isinstance(raw, dict):
         raise PolicyError(f"{where} must be an object.")
@@ -107,8 +117,8 @@ def _statement(raw: Any, where: str) -> _Statement:
     if raw.get("Effect") not in ("Allow", "Deny"):
         raise PolicyError(f"{where}: Effect must be Allow or Deny.")
     sid = raw.get("Sid", where)
-    if not isinstance(sid, str):
-        raise PolicyError(f"{where}: Sid must be a string.")
+    if not isinstance(sid, str) or not sid.isprintable():
+        raise PolicyError(f"{where}: Sid must be a string of printable characters.")
     return _Statement(
         sid=sid,
         allow=raw["Effect"] == "Allow",

@@ -40,7 +40,7 @@ def _check(tags: dict[str, str], given: dict[str, str]) -> None:
 
 
 def _tagged(call: Call, arn: str) -> Resource:
-    kind = kinds.TAGGABLE.get(arn.split(":", 5)[5].split("/", 1)[0])
+    kind = kinds.TAGGABLE.get(kinds.kind_name(arn))
     if kind is None:
         raise not_found(f"There is no resource {arn} in your account and this Region.")
     return kinds.find(call, kind, arn)

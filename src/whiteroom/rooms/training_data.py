@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from whiteroom.rooms import access, kinds, tags
 from whiteroom.rooms.kinds import AUDIENCE_MODEL, TRAINING_DATASET
-from whiteroom.store import resources
+from whiteroom.store import accounts, resources
 from whiteroom.wire.errors import access_denied, validation
 from whiteroom.wire.service import operation
 
@@ -38,6 +38,7 @@ def create_training_dataset(call: Call, request: dict[str, Any]) -> dict[str, An
         )
     _check_schema(dataset["inputConfig"]["schema"])
     quota = call.context.limits.max_training_datasets
+    accounts.lock(call.tx, call.caller.account)
     if resources.count(call.tx, call.scope, TRAINING_DATASET.name) >= quota:
         # The model declares no ServiceQuotaExceededException for this operation.
         raise validation(f"Your account has {quota} training datasets, the most it may have. Delete one first.")

@@ -40,10 +40,6 @@ class Stale(Exception):
     """The row was changed or deleted since it was read; read it again and decide anew."""
 
 
-class SchemaTooNew(Exception):
-    """The database was migrated by a newer version of this program."""
-
-
 UNSETTLED = (OperationalError, InterfaceError, Stale)
 """What a transaction may raise though it would succeed later: no server, no lock, deadlock, lost race."""
 
@@ -118,7 +114,7 @@ class Database:
     def migrate(self) -> None:
         """Bring the schema up to date; quick when it is. Processes may call this at the same time.
 
-        Raises SchemaTooNew when a newer version of this program has migrated the database.
+        Raises migrations.SchemaTooNew when a newer version of this program has migrated the database.
         """
         from whiteroom.store.migrations import HEAD, upgrade, version
 

@@ -218,7 +218,9 @@ def count(
     parent: str | None = None,
 ) -> int:
     """How many; under a quota call `accounts.lock` first, or two transactions may both find room."""
-    statement = _within(select(func.count()).select_from(_table), scope, kind, parent=parent)
+    equals = {"kind": kind, "account": scope.account, "region": scope.region, "parent": parent}
+    filters = (_table.c[name] == value for name, value in equals.items() if value is not None)
+    statement = select(func.count()).select_from(_table).where(*filters)
     if statuses is not None:
         statement = statement.where(_table.c.status.in_(list(statuses)))
     return tx.scalar(statement) or 0
@@ -237,17 +239,16 @@ def update(
     status: str | None = None,
     body: dict[str, Any] | None = None,
     private: dict[str, Any] | None = None,
-    name: str | None = None,
     parent: str | None = None,
 ) -> Resource:
-    """Change what is given and return the resource as it is then. `name` does not change the unique name.
+    """Change what is given and return the resource as it is then.
 
     Raises
     ------
     Stale : somebody changed or deleted it since `resource` was read.
     Missing : there is no such parent; the transaction has to be rolled back.
     """
-    given = {"status": status, "body": body, "private": private, "name": name, "parent": parent}
+    given = {"status": status, "body": body, "private": private, "parent": parent}
     values: dict[str, Any] = {column: value for column, value in given.items() if value is not None}
     values |= {"version": resource.version + 1, "updated": now}
     try:
@@ -277,8 +278,3 @@ def delete(tx: Connection, resource: Resource | Listed) -> None:
 
 def _this_version(resource: Resource | Listed) -> tuple[Any, Any]:
     return _table.c.sequence == resource.sequence, _table.c.version == resource.version
-
-
-def _within(statement: Select[Any], scope: Scope, kind: str, **filters: str | None) -> Select[Any]:
-    equals = {"kind": kind, "account": scope.account, "region": scope.region, **filters}
-    return statement.where(*(_table.c[name] == value for name, value in equals.items() if value is not None))

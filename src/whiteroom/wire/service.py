@@ -1,7 +1,7 @@
 """The ASGI app: from a socket to an operation's handler and back. Knows no clean room and no database.
 
-Handlers are plain functions, registered with `@operation`; each runs in a worker thread inside one
-transaction that is given from outside. The event loop only reads and writes bytes.
+Handlers are plain functions, registered with `@operation`; each runs inside one transaction that is given from
+outside: in a thread, or for reads that wait for nothing (`Service`, `reads_wait`) in the event loop itself.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ WINDOW = timedelta(minutes=5)
 SINGLE = ("authorization", "host", "x-amz-content-sha256", "x-amz-date", "x-amz-security-token")
 REGION = re.compile(r"[a-z]{2,8}(-[a-z]{2,16}){1,3}-[0-9]{1,2}")
 SPACES = re.compile(r"\s+", re.ASCII)
+# Bounded: without, a header that repeats "Credential=" would take time by the square of its length.
+CLAIM = re.compile(r"Credential=[^/,]{1,128}/[0-9]{8}/[^/,]{1,64}/([a-z-]{1,64})/")
 NOBODY = "no key has this secret: it takes as long to refuse an unknown key as a wrong signature"
 
 
@@ -106,7 +108,7 @@ def verify(
 
 def claimed_signing_name(request: HttpRequest) -> str | None:
     """The service in the request's credential scope, unverified; None when it cannot be read."""
-    match = re.search(r"Credential=[^/,]*/\d{8}/[^/,]*/([a-z-]{1,64})/", dict(request.headers).get("authorization", ""))
+    match = CLAIM.search(dict(request.headers).get("authorization", ""))
     return match and match[1]
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 
 from sqlalchemy import Connection, inspect
 
-from whiteroom.store.database import SchemaTooNew
-
 HEAD = "0001"
 """The newest version in `versions/`."""
+
+
+class SchemaTooNew(Exception):
+    """The database was migrated by a newer version of this program."""
 
 
 def version(tx: Connection) -> str | None:
@@ -23,7 +25,7 @@ def version(tx: Connection) -> str | None:
 
 
 def upgrade(tx: Connection) -> None:
-    """Run the migrations that `tx`'s database lacks, in this very transaction."""
+    """Run the migrations that `tx`'s database lacks, in this very transaction. Raises SchemaTooNew."""
     from alembic import command
     from alembic.config import Config
     from alembic.util import CommandError

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ def _with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     def with_settings(
         *args: Any, data_dir: Path | None, database_url: str | None, config_file: Path | None, **options: Any
     ) -> Any:
+        os.umask(0o077)  # what is kept is for the operator alone, also in a directory that others may enter
         own = {k: options.pop(k) for k in ("host", "port", "s3_port", "workers") if k in options}
         try:
             settings = config.load(config=config_file, data_dir=data_dir, database_url=database_url, **own)

@@ -76,6 +76,14 @@ def test_a_ready_server_says_so_of_every_part(server: Server) -> None:
     assert health(server) == (200, {"status": "ready", "components": parts})
 
 
+def test_what_a_server_keeps_is_readable_by_its_user_only(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir(mode=0o755)
+    with running(tmp_path / "data", "--workers", "0", "--s3-port", "-1"):
+        kept = [path for path in (tmp_path / "data").rglob("*") if not path.is_symlink()]
+    assert {"whiteroom.db", "server.json"} <= {path.name for path in kept}
+    assert [path for path in kept if path.exists() and path.stat().st_mode & 0o077] == []
+
+
 def test_parts_that_are_switched_off_are_off_and_do_not_hold_up_the_rest(tmp_path: Path) -> None:
     with running(tmp_path / "data", "--workers", "0", "--s3-port", "-1") as server:
         assert len(family(server)) == 1

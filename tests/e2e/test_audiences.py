@@ -97,6 +97,17 @@ def test_an_export_by_the_seed_provider_lands_with_the_owner_who_alone_sees_wher
     assert len(exported_ids(parties.publisher, theirs["outputLocation"])) == 150
 
 
+def test_exports_of_two_accounts_never_share_a_place(parties: Parties, job: dict[str, Any]) -> None:
+    theirs = owners_view(parties, job)["audienceGenerationJobArn"]
+    same = f"{parties.advertiser.id}-clash"  # what the owner's view calls the advertiser's export
+    mine = export(parties.publisher, same, theirs, "PERCENTAGE", 4)
+    export(parties.advertiser, "clash", job["audienceGenerationJobArn"], "PERCENTAGE", 8)
+    listed = parties.publisher.ml.list_audience_export_jobs(audienceGenerationJobArn=theirs)["audienceExportJobs"]
+    places = {j["outputLocation"]: j["audienceSize"]["value"] for j in listed if j["name"] == same}
+    assert sorted(places.values()) == [4, 8]
+    assert len(exported_ids(parties.publisher, mine["outputLocation"])) == 60
+
+
 def test_an_export_must_name_one_of_the_bins(parties: Parties, job: dict[str, Any]) -> None:
     for kind, value in (("PERCENTAGE", 21), ("ABSOLUTE", 10)):
         message = refused(

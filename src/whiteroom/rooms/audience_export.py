@@ -52,30 +52,15 @@ def start_audience_export_job(call: Call, request: dict[str, Any]) -> dict[str, 
         )
     _check_quotas(call, job)
     owner = _output_owner(call, job)
-    arns, names = [], {}
-    for generation_arn in dict.fromkeys((job.arn, *(a for a in copies(job) if access.account_of(a) == owner.account))):
-        account = access.account_of(generation_arn)
-        body = {"audienceGenerationJobArn": generation_arn, "audienceSize": size}
-        body |= kinds.picked(request, "description")
-        name = request["name"] if account == call.caller.account else f"{call.caller.account}-{request['name']}"
-        names[account] = name
-        export = kinds.create(
-            call,
-            AUDIENCE_EXPORT_JOB,
-            name=name,
-            body=body,
-            status="CREATE_PENDING",
-            parent=generation_arn,
-            account=account,
-        )
-        arns.append(export.arn)
+    arns = _records(call, request, job, owner.account)
     output = owner.body["outputConfig"]["destination"]["s3Destination"]["s3Uri"].rstrip("/")
+    segment = _segment(call.caller.account, owner.account, request["name"])
     payload = {
         "owner": owner.account,
         "startedBy": call.caller.account,
         "artifact": job.private["artifact"],
         "users": size_in_users(size["type"], size["value"], job.private["users"]),
-        "location": f"{output}/{job.arn.rsplit('/', 1)[1]}/{path_segment(names[owner.account])}",
+        "location": f"{output}/{job.arn.rsplit('/', 1)[1]}/{segment}",
     }
     lifecycle.submit(call, CREATE.name, payload, *arns)
     return {}
@@ -91,12 +76,35 @@ def list_audience_export_jobs(call: Call, request: dict[str, Any]) -> dict[str, 
     return {"audienceExportJobs": entries, **more}
 
 
-def path_segment(name: str) -> str:
-    """A name as one segment of a path: itself where it is plain, else what is plain of it and a digest."""
-    if _PLAIN_NAME.fullmatch(name):
+def _records(call: Call, request: dict[str, Any], job: Resource, owner: str) -> list[str]:
+    """The starter's record of the export, and the owner's where that is another account; their ARNs."""
+    arns = []
+    for generation_arn in dict.fromkeys((job.arn, *(arn for arn in copies(job) if access.account_of(arn) == owner))):
+        account = access.account_of(generation_arn)
+        body = {"audienceGenerationJobArn": generation_arn, "audienceSize": request["audienceSize"]}
+        export = kinds.create(
+            call,
+            AUDIENCE_EXPORT_JOB,
+            name=request["name"] if account == call.caller.account else f"{call.caller.account}-{request['name']}",
+            body=body | kinds.picked(request, "description"),
+            status="CREATE_PENDING",
+            parent=generation_arn,
+            account=account,
+        )
+        arns.append(export.arn)
+    return arns
+
+
+def _segment(starter: str, owner: str, name: str) -> str:
+    """The export's own segment of a path: the name where it is plain and the owner's, else with a digest.
+
+    So no name that the starter chooses is one that the owner gave to an export of its own.
+    """
+    if starter == owner and _PLAIN_NAME.fullmatch(name):
         return name
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-._")
-    return f"{plain or 'export'}-{hashlib.sha256(name.encode()).hexdigest()[:12]}"
+    digest = hashlib.sha256(f"{starter}/{name}".encode()).hexdigest()[:12]
+    return "-".join(part for part in (starter if starter != owner else "", plain or "export", digest) if part)
 
 
 def _output_owner(call: Call, job: Resource) -> Resource:

@@ -101,6 +101,7 @@ def _delete(work: Work) -> Outcome:
         for resource in moved(tx, work.job):
             while exports := resources.page(tx, everyone, AUDIENCE_EXPORT_JOB.name, limit=100, parent=resource.arn):
                 for export in exports:
+                    queue.forget(tx, export.arn)
                     resources.delete(tx, export)
             resources.delete(tx, resource)
 

@@ -36,11 +36,6 @@ class Ranking:
     curve: Relevance | None
     user_ids: pa.Array = field(repr=False)
 
-    @property
-    def seed_rows(self) -> np.ndarray:
-        """Row numbers of the matched seed users, best first."""
-        return self.order[: self.matched]
-
     def available(self, *, include_seed: bool = False) -> int:
         """How many users an audience can have."""
         return len(self.order) - (0 if include_seed else self.matched)

@@ -48,11 +48,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Block:
-    """One training matrix (csr float32, users x items, ones) and its jobs."""
+    """One training matrix (csr float32, users x items, ones) and its jobs.
+
+    `times` has the second of the last interaction of each pair of X, in the order of X.data; None where the data
+    have no times.
+    """
 
     name: str
     X: sp.csr_matrix
     jobs: tuple[Job, ...]
+    times: np.ndarray | None = None
 
 
 def data_directory() -> Path:
@@ -89,13 +94,23 @@ def _random(*name: object) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32("|".join(map(str, name)).encode()))
 
 
-def _matrix(users: np.ndarray, items: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+def _matrix(
+    users: np.ndarray, items: np.ndarray, times: np.ndarray
+) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+    """(users x items with the second of the last interaction of each pair, user ids, item ids)."""
     user_ids, rows = np.unique(users, return_inverse=True)
     item_ids, columns = np.unique(items, return_inverse=True)
-    X = sp.csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(user_ids), len(item_ids)))
-    X.sum_duplicates()
-    X.data[:] = 1
-    return X, user_ids, item_ids
+    order = np.lexsort((times, columns, rows))
+    rows, columns, times = rows[order], columns[order], times[order]
+    last = np.append((np.diff(rows) != 0) | (np.diff(columns) != 0), True)
+    shape = (len(user_ids), len(item_ids))
+    return sp.csr_matrix((times[last], (rows[last], columns[last])), shape=shape), user_ids, item_ids
+
+
+def _block(name: str, when: sp.csr_matrix, jobs: tuple[Job, ...]) -> Block:
+    when.sort_indices()
+    X = sp.csr_matrix((np.ones(when.nnz, np.float32), when.indices, when.indptr), shape=when.shape)
+    return Block(name, X, jobs, when.data if np.ptp(when.data) else None)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
@@ -103,9 +118,14 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     return {name: table[name].to_numpy() for name in table.column_names}
 
 
+def _times(columns: dict[str, np.ndarray]) -> np.ndarray:
+    # Not 0: a stored zero would be no entry of the matrix.
+    return columns["timestamp"].astype(np.float64) if "timestamp" in columns else np.ones(len(columns["user_id"]))
+
+
 def _static(name: str, data: Path, tag: str, sizes: Sequence[int], kinds: Sequence[str]) -> Iterator[Block]:
     columns = _read(data / name / "interactions.parquet")
-    X, user_ids, item_ids = _matrix(columns["user_id"], columns["item_id"])
+    X, user_ids, item_ids = _matrix(columns["user_id"], columns["item_id"], _times(columns))
     least = 100 if X.shape[0] < 5000 else 150
     held_out = _items_to_find(X, name, tag, least)
     by_item = X.tocsc()
@@ -120,11 +140,10 @@ def _static(name: str, data: Path, tag: str, sizes: Sequence[int], kinds: Sequen
     row[alive] = np.arange(len(alive))
     X = X[alive]
     X = X[:, np.flatnonzero(np.bincount(X.indices, minlength=X.shape[1]))].tocsr()
-    X.sort_indices()
     truths = {label: np.sort(row[users][row[users] >= 0]) for label, users in truths.items()}
     for kind in kinds:
         chosen = {k: v for k, v in truths.items() if k.startswith("item=") == (kind == "item")}
-        yield Block(f"{name} {kind}", X, _jobs(name, tag, chosen, sizes))
+        yield _block(f"{name} {kind}", X, _jobs(name, tag, chosen, sizes))
 
 
 def _items_to_find(X: sp.csr_matrix, name: str, tag: str, least: int) -> np.ndarray:
@@ -158,7 +177,7 @@ def _attribute_truths(
 def _temporal(name: str, data: Path, tag: str, sizes: Sequence[int], least: int = 80) -> Block:
     columns = _read(data / name / "interactions.parquet")
     before = columns["timestamp"] < CUTS.get(tag, FRESH_CUT).timestamp()
-    X, user_ids, item_ids = _matrix(columns["user_id"][before], columns["item_id"][before])
+    X, user_ids, item_ids = _matrix(*(columns[name][before] for name in ("user_id", "item_id", "timestamp")))
     owned = X.tocsc()
     later_users, later_items = columns["user_id"][~before], columns["item_id"][~before]
     known = np.isin(later_users, user_ids)
@@ -173,7 +192,7 @@ def _temporal(name: str, data: Path, tag: str, sizes: Sequence[int], least: int 
             truths[f"conv={item}"] = buyers
     largest = sorted(truths, key=lambda label: -len(truths[label]))[:TEMPORAL_ITEMS]
     # The cut already makes these audiences fresh; their names carry no tag.
-    return Block(f"{name} temporal", X, _jobs(f"{name}_t", CHOSEN_ON, {k: truths[k] for k in largest}, sizes))
+    return _block(f"{name} temporal", X, _jobs(f"{name}_t", CHOSEN_ON, {k: truths[k] for k in largest}, sizes))
 
 
 def _jobs(name: str, tag: str, truths: dict[str, np.ndarray], sizes: Sequence[int]) -> tuple[Job, ...]:

@@ -78,25 +78,48 @@ def blocks(tag: str, *, data: Path | None = None, sizes: Sequence[int] = SEED_SI
         yield _temporal("online_retail", data, tag, sizes)
 
 
+@dataclass(frozen=True)
+class Quality:
+    """How well a ranking of all users outside the seed finds the truth outside it; ties at random."""
+
+    recall: float
+    """Share of the truth in the first 20 % of the ranking; random: 0.2."""
+    auc: float
+    lift: float
+    """How much denser the truth is in the first 1 % of the ranking than in all of it."""
+
+
+def quality(scores: np.ndarray, job: Job) -> Quality:
+    wanted = _ranked(scores, job)
+    n, found = len(wanted), int(wanted.sum())
+    ranks = np.flatnonzero(wanted)
+    auc = 1 - (ranks.sum() - found * (found - 1) / 2) / (found * (n - found))
+    lift = float(wanted[: round(0.01 * n)].mean() * n / found)
+    return Quality(float(wanted[: round(0.2 * n)].sum() / found), float(auc), lift)
+
+
 def recall(scores: np.ndarray, job: Job, top: float = 0.2) -> float:
     """Share of the truth outside the seed among the first `top` of all users outside the seed; ties at random."""
+    wanted = _ranked(scores, job)
+    return float(wanted[: round(top * len(wanted))].sum() / wanted.sum())
+
+
+def _ranked(scores: np.ndarray, job: Job) -> np.ndarray:
+    """Whether each user outside the seed, best first, belongs to the truth."""
     outside = np.ones(len(scores), bool)
     outside[job.seed] = False
     wanted = np.zeros(len(scores), bool)
     wanted[job.truth] = True
     scores, wanted = np.asarray(scores, np.float64)[outside], wanted[outside]
     ties = _random("ties", job.audience, len(job.seed)).random(len(scores))
-    best = np.lexsort((ties, -scores))[: round(top * len(scores))]
-    return float(wanted[best].sum() / wanted.sum())
+    return np.asarray(wanted[np.lexsort((ties, -scores))])
 
 
 def _random(*name: object) -> np.random.Generator:
     return np.random.default_rng(zlib.crc32("|".join(map(str, name)).encode()))
 
 
-def _matrix(
-    users: np.ndarray, items: np.ndarray, times: np.ndarray
-) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
+def _matrix(users: np.ndarray, items: np.ndarray, times: np.ndarray) -> tuple[sp.csr_matrix, np.ndarray, np.ndarray]:
     """(users x items with the second of the last interaction of each pair, user ids, item ids)."""
     user_ids, rows = np.unique(users, return_inverse=True)
     item_ids, columns = np.unique(items, return_inverse=True)

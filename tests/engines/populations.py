@@ -38,7 +38,7 @@ def names(rows: np.ndarray) -> list[str]:
 
 def small(**parameters: object) -> Lookalike:
     """An unfitted model that is quick to fit; everything that is tested holds for it as for the default."""
-    return Lookalike(**({"factors": 16, "iterations": 5, "threads": 1} | parameters))  # type: ignore[arg-type]
+    return Lookalike(**({"threads": 1} | parameters))  # type: ignore[arg-type]
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:

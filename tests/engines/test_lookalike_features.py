@@ -8,7 +8,9 @@ import pytest
 
 from tests.engines.populations import auc, noise, small
 from whiteroom.engines.lookalike import InteractionsError, Lookalike, Schema
-from whiteroom.engines.lookalike.features import MAX_VALUES
+from whiteroom.engines.lookalike.features import MAX_VALUES, feature_columns
+from whiteroom.engines.lookalike.interactions import read_interactions
+from whiteroom.engines.lookalike.workspace import Workspace
 
 
 def audience_auc(model: Lookalike, truth: np.ndarray, seeds: int = 40) -> float:
@@ -74,7 +76,7 @@ def test_a_hundred_thousand_categories_share_one_column_beyond_the_limit() -> No
     users = 101_000
     kind = np.concatenate([np.repeat(np.arange(500), 2), np.arange(500, 500 + users - 1000)])
     table = pa.table({"user_id": np.arange(users), "item_id": np.arange(users) % 50, "kind": kind})
-    model = small(factors=4, iterations=1).fit(table, schema=Schema(categorical=("kind",)))
+    model = small().fit(table, schema=Schema(categorical=("kind",)))
     assert len(model.feature_names_) == MAX_VALUES + 1
     assert "kind=<other>" in model.feature_names_
     assert {f"kind={k}" for k in range(500)} <= set(model.feature_names_)
@@ -91,10 +93,10 @@ def test_a_users_values_are_gathered_over_its_rows_and_a_number_is_the_mean() ->
             "age": [10.0, 30.0, 21.0, 19.0],
         }
     )
-    model = small(factors=2, iterations=1, feature_weight=1).fit(
-        table, schema=Schema(categorical=("color", "flag"), numerical=("age",))
-    )
-    held = dict(zip(model.feature_names_, model.evidence_.F.toarray().T.tolist(), strict=True))
+    with Workspace() as workspace:
+        data = read_interactions(table, Schema(categorical=("color", "flag"), numerical=("age",)), workspace=workspace)
+        F, names = feature_columns(data, np.arange(3))
+    held = dict(zip(names, F.toarray().T.tolist(), strict=True))
     # idf-weighted and of unit length within a feature: blue (1 of 3 users) weighs more than red (2 of 3).
     red, blue = np.log1p(3 / 2), np.log1p(3)
     assert held["color=red"] == pytest.approx([red / np.hypot(red, blue), 1, 0])

@@ -46,7 +46,7 @@ def assert_same(one: Lookalike, other: Lookalike) -> None:
 def test_a_loaded_model_answers_as_the_saved_one_from_mapped_files(model: Lookalike, saved: Path) -> None:
     loaded = Lookalike.load(str(saved))
     assert_same(model, loaded)
-    assert isinstance(loaded.evidence_.vectors.base, np.memmap)
+    assert isinstance(loaded.space_.vectors.base, np.memmap)
     loaded.save(saved.parent / "again")
     assert_same(model, Lookalike.load(saved.parent / "again"))
 
@@ -95,9 +95,9 @@ def test_a_foreign_directory_is_no_model(saved: Path, tmp_path: Path) -> None:
     for text, message in (
         ("[]", "does not describe"),
         ('{"format": "other"}', "does not describe"),
-        ('{"format": "whiteroom-lookalike", "version": 99}', "reads version 1"),
-        ('{"format": "whiteroom-lookalike", "version": 1}', "holds no readable model"),
-        ('{"format": "whiteroom-lookalike", "version": 1, "files": {}, "facts": {}}', "no whole model"),
+        ('{"format": "whiteroom-lookalike", "version": 99}', "reads version 2"),
+        ('{"format": "whiteroom-lookalike", "version": 2}', "holds no readable model"),
+        ('{"format": "whiteroom-lookalike", "version": 2, "files": {}, "facts": {}}', "no whole model"),
         ("\x80", "no readable model"),
     ):
         (saved / "manifest.json").write_bytes(text.encode("latin-1"))
@@ -122,7 +122,7 @@ def test_pickles_are_never_read(saved: Path) -> None:
 
 def test_a_save_that_breaks_off_leaves_no_model(model: Lookalike, saved: Path) -> None:
     def full_disk(path: Path, mode: str) -> Any:
-        if path.name == "items_data.npy":
+        if path.name == "right.npy":
             raise OSError(28, "No space left on device")
         return path.open(mode)
 

@@ -118,15 +118,15 @@ def test_neither_row_order_nor_threads_nor_seed_order_change_a_bit() -> None:
     table, tribe = tribes(users=600)
     seed = names(np.flatnonzero(tribe == 0)[:30])
     shuffled = table.take(pa.array(np.random.default_rng(5).permutation(len(table))))
-    one = Lookalike(iterations=4, threads=1).fit(table)
-    other = Lookalike(iterations=4, threads=4).fit(iter(shuffled.to_batches(max_chunksize=997)))
-    np.testing.assert_array_equal(one.evidence_.vectors, other.evidence_.vectors)
+    one = Lookalike(threads=1).fit(table)
+    other = Lookalike(threads=4).fit(iter(shuffled.to_batches(max_chunksize=997)))
+    np.testing.assert_array_equal(one.space_.vectors, other.space_.vectors)
     ranking, again = one.rank(seed), other.rank(list(reversed(seed)))
     np.testing.assert_array_equal(ranking.scores, again.scores)
     np.testing.assert_array_equal(ranking.order, again.order)
     assert ranking.recall == again.recall
     np.testing.assert_array_equal(ranking.relevance([1, 50, 500]), again.relevance([1, 50, 500]))
-    assert (Lookalike(iterations=4, threads=1, random_state=1).fit(table).score(seed) != ranking.scores).any()
+    assert (Lookalike(threads=1, random_state=1).fit(table).score(seed) != ranking.scores).any()
 
 
 def test_ids_match_by_their_text_and_once() -> None:
@@ -154,7 +154,7 @@ def test_ids_match_by_their_text_and_once() -> None:
     ],
 )
 def test_an_unusable_seed_is_refused_with_a_reason(seed: object, message: str) -> None:
-    model = small(iterations=1).fit(noise(users=50))
+    model = small().fit(noise(users=50))
     with pytest.raises(SeedError, match=message):
         model.rank(seed)
 

@@ -1,133 +1,106 @@
-"""The heads: least-squares fits of "is in the seed" over all users, many seeds in one solve.
+"""The head: a least-squares fit of "is in the seed" over all users, its penalty chosen on the seed itself.
 
-Three of them, each a closed form: a ridge on the user vectors, a ridge on the TF-IDF rows and a ridge on the raw
-rows. Their scores are standardised over the users and added.
+In the principal axes of the user vectors the fit is one number for each axis, and leaving out one seed user is a
+closed form. So the penalty is chosen, and recall and relevance are measured, by leaving out every seed user in turn,
+without going over the population again; only the final scores need one pass over the user vectors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg as sl
 
-from whiteroom.engines.lookalike.evidence import Evidence
-from whiteroom.engines.lookalike.factors import one_blas_thread
+from whiteroom.engines.lookalike.space import UserSpace
 
-VECTOR_RIDGE = 3.0
-"""Penalty of the ridge on vectors, for each user (the vectors have mean square 1)."""
-TFIDF_RIDGE = 60.0
-RAW_RIDGE = 5000.0
-CG_ITERATIONS = 20
+PENALTIES = (0.045, 0.09, 0.18, 0.36, 0.72, 1.44)
+"""Ridge penalties, in units of the population's total variance over the square root of the seed's size."""
+SHARPNESS = 0.15
+"""Penalties share in the fit by exp(mean position / (SHARPNESS standard errors of a mean position))."""
+EXACT_UP_TO = 128
+"""In larger seeds, leaving out one user moves the population too little to matter: only the user itself is moved."""
 
 
-def score_seeds(evidence: Evidence, seeds: Sequence[np.ndarray]) -> np.ndarray:
-    """Scores of all users for each seed.
+@dataclass(frozen=True)
+class SeedFit:
+    """The fit of one seed of m users, in the principal axes.
 
-    Parameters
+    Attributes
     ----------
-    seeds : arrays of row numbers, each without repeats and not empty.
-
-    Returns
-    -------
-    float32, users x len(seeds): the sum of the three standardised scores. All zero in a column where the
-    evidence cannot tell any two users apart.
+    seed : float32, m x axes: the seed's users. total : float64, axes: their sum.
+    filter : float64, axes: the score of a user z is z . (filter * total). Zero where users cannot be told apart.
     """
-    total = _standardised(_vector_scores(evidence, seeds))
-    sparse = _sparse_scores(evidence, seeds)
-    total += _standardised(sparse[:, : len(seeds)])
-    total += _standardised(sparse[:, len(seeds) :])
-    return total
+
+    space: UserSpace
+    rows: np.ndarray
+    seed: np.ndarray
+    total: np.ndarray
+    filter: np.ndarray
+
+    @property
+    def weights(self) -> np.ndarray:
+        """float32, dimensions: scores are `vectors @ weights` up to a constant; their variance over the users is 1."""
+        return np.asarray(self.space.axes @ (self.filter * self.total), np.float32)
+
+    def left_out(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """Where each seed user, left out of the seed, comes among itself and the users outside the seed.
+
+        Returns
+        -------
+        (first, last, n): of n ranked users, it shares its score with those at positions first+1 .. last. The users
+        outside are a sample of the population where that is large.
+        """
+        others = self.space.background[~np.isin(self.space.background_rows, self.rows)]
+        above, level = _positions(self, others)
+        return above, above + level + 1, len(others) + 1
 
 
-def _vector_scores(evidence: Evidence, seeds: Sequence[np.ndarray]) -> np.ndarray:
-    """vectors (vectors' vectors + VECTOR_RIDGE n I)^-1 (sum of the seed's vectors)."""
-    sums = np.stack([evidence.vectors[seed].sum(axis=0, dtype=np.float64) for seed in seeds], axis=1)
+def fit_seed(space: UserSpace, rows: np.ndarray) -> SeedFit:
+    """Fit the seed of these rows (ascending, without repeats, not empty).
+
+    The ridge regression of y (1 in the seed, 0 outside) on the centred vectors, `(Z'Z + penalty I)^-1 Z'y`, for each
+    of PENALTIES; each one's scores are standardised and weighted by how well it finds seed users that are left out.
+    """
+    seed = space.principal(rows)
+    m, n = len(rows), space.n_users
+    total = seed.sum(axis=0, dtype=np.float64)
+    variance = float(space.spectrum.sum())
     # The vectors are centred: of a seed of everybody only rounding is left.
-    sums[:, [len(seed) == evidence.n_users for seed in seeds]] = 0
-    penalty = VECTOR_RIDGE * evidence.n_users * np.eye(len(evidence.gram))
-    with one_blas_thread():
-        weights = sl.cho_solve(sl.cho_factor(evidence.gram + penalty), sums)
-        return np.asarray(evidence.vectors @ weights.astype(np.float32))
+    if m == n or variance <= 0 or not np.any(np.abs(total) > 1e-5 * np.sqrt(m * variance)):
+        return SeedFit(space, rows, seed, total, np.zeros(len(total)))
+    penalties = np.array(PENALTIES)[:, None] * variance / np.sqrt(m)
+    filters = 1 / (space.spectrum + penalties)
+    filters /= np.sqrt((space.spectrum * np.square(filters * total)).sum(axis=1, keepdims=True))
+    if m > 1:
+        others = space.background[: space.choosing]
+        found = np.array([_mean_position(SeedFit(space, rows, seed, total, f), others) for f in filters])
+        standard_error = np.sqrt(1 / 12 / m)
+        shares = np.exp((found - found.max()) / (SHARPNESS * standard_error))
+    else:
+        shares = np.ones(len(filters))
+    mixed = (shares[:, None] * filters).sum(axis=0)
+    mixed /= np.sqrt((space.spectrum * np.square(mixed * total)).sum())
+    return SeedFit(space, rows, seed, total, mixed)
 
 
-def _sparse_scores(evidence: Evidence, seeds: Sequence[np.ndarray]) -> np.ndarray:
-    """Scores A w with (A'A + lambda) w = A'(y - mean y): A the TF-IDF rows, then (further columns) A the raw rows.
-
-    Block conjugate gradients from 0, CG_ITERATIONS steps. Both ridges and all seeds share each pass over X.
-    """
-    rows = _Rows(evidence, len(seeds))
-    n = evidence.n_users
-    indicator = np.zeros((n, 2 * len(seeds)), np.float32)
-    for j, seed in enumerate(seeds):
-        for column in (j, j + len(seeds)):
-            indicator[:, column] = -len(seed) / n
-            indicator[seed, column] += 1
-    penalty = np.repeat(np.array([TFIDF_RIDGE, RAW_RIDGE], np.float32), len(seeds))
-    residual = rows.transposed(indicator)
-    del indicator
-    weights = np.zeros_like(residual)
-    direction = residual.copy()
-    size = _squares(residual)
-    for _ in range(CG_ITERATIONS):
-        image = rows.transposed(rows.times(direction)) + penalty * direction
-        curvature = np.einsum("ij,ij->j", direction, image, dtype=np.float64)
-        step = (size / np.maximum(curvature, 1e-30)).astype(np.float32)
-        weights += direction * step
-        residual -= image * step
-        new_size = _squares(residual)
-        direction = residual + direction * (new_size / np.maximum(size, 1e-30)).astype(np.float32)
-        size = new_size
-    return rows.times(weights)
+def _mean_position(fit: SeedFit, others: np.ndarray) -> float:
+    """Share of `others` that a left-out seed user outranks, mean over the seed; ties count half."""
+    above, level = _positions(fit, others)
+    return float(1 - (above + 0.5 * level).mean() / len(others))
 
 
-def _squares(block: np.ndarray) -> np.ndarray:
-    return np.asarray(np.einsum("ij,ij->j", block, block, dtype=np.float64))
-
-
-class _Rows:
-    """The matrices [TF-IDF rows of X | F] and [X | feature_scale F], each applied to its half of a block's columns."""
-
-    def __init__(self, evidence: Evidence, n_seeds: int) -> None:
-        self.X, self.F = evidence.X, evidence.F
-        self.n_items = evidence.X.shape[1]
-        self.row_scale = evidence.row_scale[:, None]
-        self.column_scale = evidence.column_scale[:, None]
-        self.feature_scale = np.float32(evidence.feature_scale)
-        self.tfidf = slice(0, n_seeds)
-        self.raw = slice(n_seeds, 2 * n_seeds)
-        self.X_transposed, self.F_transposed = evidence.X.T, evidence.F.T
-
-    def times(self, block: np.ndarray) -> np.ndarray:
-        """(items + feature columns) x 2 seeds -> users x 2 seeds."""
-        items = block[: self.n_items].copy()
-        items[:, self.tfidf] *= self.column_scale
-        out = np.asarray(self.X @ items)
-        out[:, self.tfidf] *= self.row_scale
-        if self.F.shape[1]:
-            features = block[self.n_items :].copy()
-            features[:, self.raw] *= self.feature_scale
-            out += self.F @ features
-        return out
-
-    def transposed(self, block: np.ndarray) -> np.ndarray:
-        """Users x 2 seeds -> (items + feature columns) x 2 seeds."""
-        scaled = block.copy()
-        scaled[:, self.tfidf] *= self.row_scale
-        items = np.asarray(self.X_transposed @ scaled)
-        items[:, self.tfidf] *= self.column_scale
-        if not self.F.shape[1]:
-            return items
-        features = np.asarray(self.F_transposed @ block)
-        features[:, self.raw] *= self.feature_scale
-        return np.concatenate([items, features])
-
-
-def _standardised(scores: np.ndarray) -> np.ndarray:
-    """Each column minus its mean, over its standard deviation; zero where the spread is only rounding."""
-    mean = scores.mean(axis=0, dtype=np.float64)
-    spread = scores.std(axis=0, dtype=np.float64)
-    flat = spread <= 1e-6 * np.abs(scores).max(axis=0, initial=0) + 1e-30
-    out = (scores - mean.astype(np.float32)) / np.where(flat, 1, spread).astype(np.float32)
-    out[:, flat] = 0
-    return np.asarray(out)
+def _positions(fit: SeedFit, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each left-out seed user, how many of `others` score higher, and how many the same."""
+    weights = (fit.filter * fit.total).astype(np.float32)
+    moved = fit.seed * fit.filter.astype(np.float32)  # what leaving each one out takes from the weights
+    own = fit.seed @ weights - np.einsum("ij,ij->i", fit.seed, moved)
+    scores = others @ weights
+    if len(own) <= EXACT_UP_TO:
+        without = scores[:, None] - others @ moved.T
+        # Equal vectors must score the same, although the two sums above round differently.
+        close = np.float32(1e-5)
+        higher = without > own + close
+        return higher.sum(axis=0), (without >= own - close).sum(axis=0) - higher.sum(axis=0)
+    scores = np.sort(scores)
+    above = len(scores) - np.searchsorted(scores, own, side="right")
+    return above, len(scores) - np.searchsorted(scores, own, side="left") - above

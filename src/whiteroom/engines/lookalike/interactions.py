@@ -3,6 +3,10 @@
 Ids are compared by their canonical text: an integer is its decimal digits, a string is itself. So the seed
 id "42" is the user 42, and "042" is somebody else. Codes follow the sorted order of these texts, so that
 nothing later depends on the order of the rows. Knows nothing of matrices or models.
+
+Memory does not grow with the rows: their codes are in the workspace, 8 bytes a row. What stays in memory grows with
+what is distinct: the texts of the ids and 8 bytes for each, 16 bytes a user for a numerical feature, and 8 bytes for
+each distinct pair of a user and a value of a categorical feature.
 """
 
 from __future__ import annotations
@@ -17,9 +21,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whiteroom.engines.lookalike.errors import InteractionsError, SeedError
+from whiteroom.engines.lookalike.workspace import Workspace, drop_pages
 
-ROWS_AT_ONCE = 1_000_000
-"""Rows encoded together: larger blocks repeat fewer ids, smaller ones need less memory."""
+ROWS_AT_ONCE = 8_000_000
+BYTES_AT_ONCE = 128 << 20
+"""Rows encoded together, at most: each block hashes all ids known so far, so small blocks take more time."""
+
+SLICE = 1 << 17
+"""Rows of a larger batch taken at once."""
+
+IDS_AT_ONCE = 8 << 20
+"""Ids hashed together, at most; the hash table takes up to 40 bytes an id."""
+
+MOST_IDS = 2**31 - 1
+"""Codes are int32."""
 
 Progress = Callable[[float, str], None]
 
@@ -49,7 +64,7 @@ class Schema:
 
 @dataclass(frozen=True)
 class Interactions:
-    """All rows as codes. `user_ids` and `item_ids` are sorted large_string arrays; a code is a position in them."""
+    """All rows as int32 codes: positions in `user_ids` and `item_ids`, which are sorted large_string arrays."""
 
     users: np.ndarray
     items: np.ndarray
@@ -61,45 +76,63 @@ class Interactions:
     """For each column: the mean of each user, float32, NaN where it has none."""
 
 
-def read_interactions(source: Any, schema: Schema, progress: Progress = lambda _fraction, _text: None) -> Interactions:
+def read_interactions(
+    source: Any,
+    schema: Schema,
+    progress: Progress = lambda _fraction, _text: None,
+    *,
+    workspace: Workspace,
+) -> Interactions:
     """Read everything `source` holds.
 
     Parameters
     ----------
     source : a pyarrow Table, RecordBatch, RecordBatchReader or dataset; an iterable of RecordBatches; anything with
         `__arrow_c_stream__` (pandas, polars); or one path or a list of paths of Parquet (.parquet) or CSV files.
+    workspace : where the codes of the rows are kept.
 
     Raises
     ------
-    InteractionsError : no rows, a missing column, an id that is null, NaN or empty, or a type that is no id or
-        feature.
+    InteractionsError : no rows, a missing column, an id that is null, NaN or empty, a type that is no id or
+        feature, or more than 2^31 - 1 distinct ids.
+    MemoryLimitError : the distinct ids alone need more memory than the workspace may use, or the disk is full.
     """
-    users, items = _Encoder(), _Encoder()
-    categorical = {name: _Categorical() for name in schema.categorical}
-    numerical = {name: _Numerical() for name in schema.numerical}
-    rows = 0
+    users, items = _Dictionary(schema.user_id, workspace), _Dictionary(schema.item_id, workspace)
+    user_codes, item_codes = workspace.growing(np.int32), workspace.growing(np.int32)
+    categorical = {name: _Categorical(name, workspace) for name in schema.categorical}
+    numerical = {name: _Numerical(name) for name in schema.numerical}
     for block in _blocks(_batches(source, schema), schema):
-        local_users = users.add(block[schema.user_id], schema.user_id)
-        items.keep(items.add(block[schema.item_id], schema.item_id))
+        by_user = users.codes(_ids(block[schema.user_id], schema.user_id))
+        user_codes.append(by_user)
+        item_codes.append(items.codes(_ids(block[schema.item_id], schema.item_id)))
         for name, values in categorical.items():
-            values.add(block[name], name, local_users)
+            values.add(block[name].combine_chunks(), by_user)
         for name, sums in numerical.items():
-            sums.add(block[name], name, local_users, users.sizes[-1])
-        users.keep(local_users)
-        rows += len(local_users)
-        progress(0.0, f"{rows:,} interactions read")
-    if rows == 0:
+            sums.add(block[name], by_user, len(users))
+        progress(0.0, f"{len(user_codes):,} interactions read")
+        del block  # or it would stay until the next one is there
+        pa.default_memory_pool().release_unused()
+    if not len(user_codes):
         raise InteractionsError("The interactions hold no rows.")
-    user_ids, user_maps = users.unify()
-    item_ids, item_maps = items.unify()
+    user_ids, user_ranks = users.finish()
+    item_ids, item_ranks = items.finish()
+    pa.default_memory_pool().release_unused()
     return Interactions(
-        users=users.codes(user_maps),
-        items=items.codes(item_maps),
+        users=_in_order(user_codes.finish(), user_ranks),
+        items=_in_order(item_codes.finish(), item_ranks),
         user_ids=user_ids,
         item_ids=item_ids,
-        categorical={name: values.finish(user_maps) for name, values in categorical.items()},
-        numerical={name: sums.finish(user_maps, len(user_ids)) for name, sums in numerical.items()},
+        categorical={name: values.finish(user_ranks) for name, values in categorical.items()},
+        numerical={name: sums.finish(user_ranks) for name, sums in numerical.items()},
     )
+
+
+def _in_order(codes: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+    """Codes in the order of arrival turned into positions among the sorted ids, in place."""
+    for start in range(0, len(codes), ROWS_AT_ONCE):
+        codes[start : start + ROWS_AT_ONCE] = ranks[codes[start : start + ROWS_AT_ONCE]]
+        drop_pages(codes)
+    return codes
 
 
 def canonical_seed(seed_ids: Any) -> pa.Array:
@@ -111,10 +144,11 @@ def canonical_seed(seed_ids: Any) -> pa.Array:
             seed_ids = seed_ids.combine_chunks()
         if not isinstance(seed_ids, pa.Array):
             seed_ids = pa.array([_text(value) for value in seed_ids], pa.large_string())
-        _check_id_type(seed_ids.type, "user_id")
         if seed_ids.null_count:
             raise SeedError("The seed holds a null, which is no id.")
-        return _canonical(_encode(seed_ids)[1], "user_id").unique()
+        seed = _ids(pa.chunked_array([seed_ids]), "user_id").unique()
+        _check_not_empty(seed, "user_id")
+        return seed
     except (InteractionsError, TypeError, UnicodeEncodeError) as error:
         raise SeedError(f"The seed holds something that is no id: {error}") from error
 
@@ -155,14 +189,16 @@ def _file_batches(source: Any, schema: Schema) -> Iterator[pa.RecordBatch]:
     paths = [str(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
     # A CSV id such as 007 is text; left to itself, Arrow would read the number 7.
     ids_as_text = csv.ConvertOptions(column_types={schema.user_id: pa.string(), schema.item_id: pa.string()})
-    is_csv = paths[0].endswith((".csv", ".csv.gz"))
+    if paths[0].endswith((".csv", ".csv.gz")):
+        kind = ds.CsvFileFormat(convert_options=ids_as_text)
+    else:
+        # With the buffer, all compressed bytes of a file stay in memory until its end.
+        kind = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
     try:
-        files = ds.dataset(
-            paths if len(paths) > 1 else paths[0],
-            format=ds.CsvFileFormat(convert_options=ids_as_text) if is_csv else "parquet",
-        )
+        files = ds.dataset(paths if len(paths) > 1 else paths[0], format=kind)
         _check_columns(files.schema.names, schema)
-        yield from files.to_batches(columns=schema.columns)
+        # Left to itself, Arrow decodes up to 4 x 16 batches ahead of what is wanted.
+        yield from files.to_batches(columns=schema.columns, batch_readahead=4, fragment_readahead=1)
     except OSError as error:
         raise InteractionsError(f"Cannot read the interactions: {error}") from error
 
@@ -176,41 +212,29 @@ def _check_columns(names: Iterable[str], schema: Schema) -> None:
         )
 
 
-def _blocks(batches: Iterable[pa.RecordBatch], schema: Schema) -> Iterator[dict[str, pa.Array]]:
-    """Batches joined to about ROWS_AT_ONCE rows: the columns wanted, each one contiguous array."""
+def _blocks(batches: Iterable[pa.RecordBatch], schema: Schema) -> Iterator[pa.Table]:
+    """Batches joined to at most about ROWS_AT_ONCE rows and BYTES_AT_ONCE bytes, with the columns wanted only."""
     waiting: list[pa.RecordBatch] = []
-    rows = 0
-
-    def joined() -> dict[str, pa.Array]:
-        table = pa.Table.from_batches(waiting)
-        columns = {name: table.column(name).combine_chunks() for name in schema.columns}
-        return {k: v.combine_chunks() if isinstance(v, pa.ChunkedArray) else v for k, v in columns.items()}
-
+    rows = size = 0
     try:
         for batch in batches:
             if not isinstance(batch, pa.RecordBatch):
                 raise InteractionsError(f"Interactions cannot be read from a {type(batch).__name__}.")
             _check_columns(batch.schema.names, schema)
-            waiting.append(batch.select(schema.columns))
-            rows += batch.num_rows
-            if rows >= ROWS_AT_ONCE:
-                yield joined()
-                waiting, rows = [], 0
+            batch = batch.select(schema.columns)
+            for start in range(0, batch.num_rows, SLICE):
+                waiting.append(batch.slice(start, SLICE))
+                rows += waiting[-1].num_rows
+                size += waiting[-1].nbytes
+                if rows >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+                    table = pa.Table.from_batches(waiting)
+                    waiting, rows, size = [], 0, 0
+                    yield table
+                    del table
         if rows:
-            yield joined()
+            yield pa.Table.from_batches(waiting)
     except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
         raise InteractionsError(f"Cannot read the interactions: {error}") from error
-
-
-def _encode(array: pa.Array) -> tuple[np.ndarray, pa.Array]:
-    """(int32 codes, distinct values); code -1 stands for null."""
-    encoded = array if pa.types.is_dictionary(array.type) else array.dictionary_encode()
-    if encoded.dictionary.null_count:
-        encoded = encoded.dictionary_decode().dictionary_encode()
-    codes = encoded.indices.cast(pa.int32())
-    if codes.null_count:
-        codes = pc.fill_null(codes, -1)
-    return codes.to_numpy(zero_copy_only=False), encoded.dictionary
 
 
 def _check_id_type(kind: pa.DataType, column: str) -> None:
@@ -229,118 +253,151 @@ def _check_id_type(kind: pa.DataType, column: str) -> None:
         raise InteractionsError(f"Column {column} is {kind}; ids are strings or integers.")
 
 
-def _canonical(values: pa.Array, column: str) -> pa.Array:
-    """Distinct ids as their canonical text. Floats that are whole numbers count as integers: nulls make them so."""
+def _ids(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+    """Ids as their canonical text. Floats that are whole numbers count as integers: nulls make them so."""
+    _check_id_type(values.type, column)
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    if values.null_count:
+        raise InteractionsError(f"Column {column} holds a null id.")
     try:
         if pa.types.is_floating(values.type):
             if not pc.all(pc.is_finite(values)).as_py():
                 raise InteractionsError(f"Column {column} holds NaN or infinity where an id is needed.")
             values = values.cast(pa.int64())
-        texts = values.cast(pa.large_string())
+        return values.cast(pa.large_string())
     except pa.ArrowInvalid as error:
         raise InteractionsError(f"Column {column} holds something that is no id: {error}") from error
-    if pc.any(pc.equal(texts, "")).as_py():
+
+
+def _check_not_empty(ids: pa.Array, column: str) -> None:
+    if pc.any(pc.equal(ids, "")).as_py():
         raise InteractionsError(f"Column {column} holds an empty id.")
-    return texts
 
 
-class _Encoder:
-    """Codes of one id column, block by block; `unify` gives every block's codes a common meaning.
+class _Dictionary:
+    """The distinct texts of a column. The code of a text is its position in the order of arrival until `finish`.
 
-    Blocks keep their own small dictionaries until the end: memory is 4 bytes a row plus the ids that are distinct
-    within each block.
+    The texts are in segments, because a lookup builds a hash table of one segment at a time.
     """
 
-    def __init__(self) -> None:
-        self.dictionaries: list[pa.Array] = []
-        self.blocks: list[np.ndarray] = []
+    def __init__(self, column: str, workspace: Workspace, *, empty: bool = False) -> None:
+        self.column = column
+        self.empty = empty
+        self.workspace = workspace
+        self.segments: list[pa.Array] = []
 
-    @property
-    def sizes(self) -> list[int]:
-        return [len(one) for one in self.dictionaries]
+    def __len__(self) -> int:
+        return sum(map(len, self.segments))
 
-    def add(self, array: pa.Array, column: str) -> np.ndarray:
-        _check_id_type(array.type, column)
-        codes, values = _encode(array)
-        if array.null_count or codes.min(initial=0) < 0:
-            raise InteractionsError(f"Column {column} holds a null id.")
-        self.dictionaries.append(_canonical(values, column))
+    def codes(self, texts: pa.ChunkedArray) -> np.ndarray:
+        """int32 codes of texts without nulls; texts not met before get new ones."""
+        codes = np.empty(len(texts), np.int32)
+        unknown: Any = slice(None)
+        first = 0
+        for segment in self.segments:
+            found = pc.fill_null(pc.index_in(texts, value_set=segment), -1).to_numpy()
+            codes[unknown] = np.where(found < 0, -1, found + np.int32(first))
+            unknown = np.flatnonzero(codes < 0)
+            if not len(unknown):
+                return codes
+            texts = texts.filter(pa.array(found < 0))
+            first += len(segment)
+        encoded = texts.dictionary_encode().combine_chunks()
+        codes[unknown] = encoded.indices.to_numpy() + np.int32(first)
+        self._append(encoded.dictionary)
         return codes
 
-    def keep(self, codes: np.ndarray) -> None:
-        self.blocks.append(codes)
+    def finish(self) -> tuple[pa.Array, np.ndarray]:
+        """(the distinct texts sorted, the position of each code's text among them); the segments are given up."""
+        together = pa.concat_arrays(self.segments or [pa.array([], pa.large_string())])
+        self.segments = []
+        order = pc.array_sort_indices(together).to_numpy(zero_copy_only=False)
+        ranks = np.empty(len(order), np.int32)
+        ranks[order] = np.arange(len(order), dtype=np.int32)
+        return together.take(pa.array(order)), ranks
 
-    def unify(self) -> tuple[pa.Array, list[np.ndarray]]:
-        """The distinct ids, sorted, and for each block the map from its codes to positions among them."""
-        return _unify(self.dictionaries)
-
-    def codes(self, maps: list[np.ndarray]) -> np.ndarray:
-        return np.concatenate([one[block] for one, block in zip(maps, self.blocks, strict=True)])
-
-
-def _unify(dictionaries: list[pa.Array]) -> tuple[pa.Array, list[np.ndarray]]:
-    together = pa.chunked_array(dictionaries, type=pa.large_string()).combine_chunks()
-    if isinstance(together, pa.ChunkedArray):
-        together = pa.concat_arrays(together.chunks)
-    encoded = together.dictionary_encode()
-    order = pc.array_sort_indices(encoded.dictionary).to_numpy(zero_copy_only=False)
-    rank = np.empty(len(order), np.int32)
-    rank[order] = np.arange(len(order), dtype=np.int32)
-    positions = rank[encoded.indices.to_numpy(zero_copy_only=False)]
-    return encoded.dictionary.take(pa.array(order)), np.split(positions, np.cumsum([len(d) for d in dictionaries])[:-1])
+    def _append(self, new: pa.Array) -> None:
+        if not self.empty:
+            _check_not_empty(new, self.column)
+        if len(self) + len(new) > MOST_IDS:
+            raise InteractionsError(
+                f"Column {self.column} holds more than {MOST_IDS:,} distinct values. Leave out rare ones."
+            )
+        self.workspace.charge(
+            new.nbytes, f"The distinct ids and values (column {self.column} has {len(self):,} so far)"
+        )
+        if self.segments and len(self.segments[-1]) + len(new) <= IDS_AT_ONCE:
+            new = pa.concat_arrays([self.segments.pop(), new])
+        self.segments.append(new)
 
 
 class _Categorical:
-    """The (user, value) pairs of one categorical column."""
+    """The distinct (user, value) pairs of one categorical column."""
 
-    def __init__(self) -> None:
-        self.dictionaries: list[pa.Array] = []
-        self.pairs: list[tuple[np.ndarray, np.ndarray]] = []
+    def __init__(self, column: str, workspace: Workspace) -> None:
+        self.column = column
+        self.values = _Dictionary(column, workspace, empty=True)
+        self.pairs = np.empty(0, np.int64)
+        self.waiting: list[np.ndarray] = []
 
-    def add(self, array: pa.Array, column: str, users: np.ndarray) -> None:
+    def add(self, array: pa.Array, users: np.ndarray) -> None:
         if pa.types.is_list(array.type) or pa.types.is_large_list(array.type):
             users = users[pc.list_parent_indices(array).to_numpy(zero_copy_only=False)]
             array = pc.list_flatten(array)
+        if pa.types.is_dictionary(array.type):
+            array = array.dictionary_decode()
         if pa.types.is_null(array.type):
             array = array.cast(pa.large_string())
-        kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-        if pa.types.is_nested(kind) or pa.types.is_temporal(kind):
+        if pa.types.is_nested(array.type) or pa.types.is_temporal(array.type):
             raise InteractionsError(
-                f"Column {column} is {kind}; a categorical feature is string, integer, float, boolean or a list."
+                f"Column {self.column} is {array.type}; a categorical feature is string, integer, float, boolean or a "
+                "list."
             )
-        if pa.types.is_floating(kind):
-            array = array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
-            array = pc.if_else(pc.is_nan(array), None, array)
-        codes, values = _encode(array)
-        known = codes >= 0
-        pairs = np.unique(np.stack([users[known].astype(np.int64), codes[known]]), axis=1)
-        self.dictionaries.append(values.cast(pa.large_string()))
-        self.pairs.append((pairs[0], pairs[1]))
+        known = array.is_valid()
+        if pa.types.is_floating(array.type):
+            known = pc.and_(known, pc.fill_null(pc.invert(pc.is_nan(array)), False))
+        encoded = array.filter(known).dictionary_encode()
+        codes = self.values.codes(pa.chunked_array([encoded.dictionary.cast(pa.large_string())]))
+        codes = codes[encoded.indices.to_numpy(zero_copy_only=False)]
+        pairs = users[known.to_numpy(zero_copy_only=False)].astype(np.int64) << 32 | codes
+        self.waiting.append(np.unique(pairs))
+        if sum(map(len, self.waiting)) > max(len(self.pairs), ROWS_AT_ONCE):
+            self._merge()
 
-    def finish(self, user_maps: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, pa.Array]:
-        values, maps = _unify(self.dictionaries)
-        users = [user_map[users] for user_map, (users, _) in zip(user_maps, self.pairs, strict=True)]
-        codes = [one[codes] for one, (_, codes) in zip(maps, self.pairs, strict=True)]
-        return np.concatenate(users), np.concatenate(codes), values
+    def finish(self, user_ranks: np.ndarray) -> tuple[np.ndarray, np.ndarray, pa.Array]:
+        self._merge()
+        values, value_ranks = self.values.finish()
+        return user_ranks[self.pairs >> 32], value_ranks[self.pairs & 0xFFFFFFFF], values
+
+    def _merge(self) -> None:
+        """Merged when as many pairs wait as are known, so that all merging together takes linear time."""
+        self.pairs = np.unique(np.concatenate([self.pairs, *self.waiting]))
+        self.waiting = []
 
 
 class _Numerical:
     """The sum and the count of one numerical column, by user."""
 
-    def __init__(self) -> None:
-        self.blocks: list[tuple[np.ndarray, np.ndarray]] = []
+    def __init__(self, column: str) -> None:
+        self.column = column
+        self.sums: np.ndarray = np.empty(0)
+        self.counts: np.ndarray = np.empty(0, np.int64)
 
-    def add(self, array: pa.Array, column: str, users: np.ndarray, n_users: int) -> None:
+    def add(self, array: pa.ChunkedArray, users: np.ndarray, n_users: int) -> None:
         if not (pa.types.is_integer(array.type) or pa.types.is_floating(array.type) or pa.types.is_null(array.type)):
-            raise InteractionsError(f"Column {column} is {array.type}; a numerical feature is integer or float.")
-        values = pc.fill_null(array.cast(pa.float64(), safe=False), float("nan")).to_numpy(zero_copy_only=False)
+            raise InteractionsError(f"Column {self.column} is {array.type}; a numerical feature is integer or float.")
+        values = pc.fill_null(array.cast(pa.float64(), safe=False), float("nan")).to_numpy()
         known = np.isfinite(values)
         sums = np.bincount(users[known], values[known], minlength=n_users)
-        self.blocks.append((sums, np.bincount(users[known], minlength=n_users)))
+        counts = np.bincount(users[known], minlength=n_users)
+        sums[: len(self.sums)] += self.sums
+        counts[: len(self.counts)] += self.counts
+        self.sums, self.counts = sums, counts
 
-    def finish(self, user_maps: list[np.ndarray], n_users: int) -> np.ndarray:
-        users = np.concatenate(user_maps)
-        sums = np.bincount(users, np.concatenate([sums for sums, _ in self.blocks]), minlength=n_users)
-        counts = np.bincount(users, np.concatenate([counts for _, counts in self.blocks]), minlength=n_users)
+    def finish(self, user_ranks: np.ndarray) -> np.ndarray:
         # float32 hides the last bits of the float64 sums, which depend on the order of the rows.
-        return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan).astype(np.float32)
+        means = np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
+        ordered = np.empty(len(means), np.float32)
+        ordered[user_ranks] = means
+        return ordered

@@ -1,7 +1,8 @@
 """What an audience is worth: recall of hidden seed users, and relevance by audience size.
 
-Both come from the same hidden seed users: the seed is cut into folds, each is scored by a fit on the others, and
-what counts is its position among all users that the fit did not see as seed. docs/lookalike.md has the derivation.
+Both come from the same left-out seed users: each is scored by a fit on the others, and what counts is its position
+among the users that are not seed. docs/lookalike.md has the derivation; `privacy` makes the figures that may be told
+to somebody who must not learn of single users.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import numpy as np
 from scipy.optimize import isotonic_regression
 
 SEEDS_PER_CELL = 10
-"""Least number of hidden seed users from which a density is estimated."""
+"""Least number of left-out seed users from which a density is estimated."""
 MAX_CELLS = 20
 
 
@@ -33,10 +34,66 @@ class Relevance:
         return np.asarray(np.interp(shares, self.share, self.value))
 
 
-def fold_rows(seed: np.ndarray, folds: int, random_state: int) -> list[np.ndarray]:
-    """Cut the rows of a seed into `folds` parts of (nearly) equal size at random: those to hide, fold by fold."""
-    shuffled = np.random.default_rng(random_state).permutation(np.sort(seed))
-    return [np.sort(part) for part in np.array_split(shuffled, min(folds, len(seed)))]
+@dataclass(frozen=True)
+class Figures:
+    """What is told of a seed.
+
+    Attributes
+    ----------
+    matched : seed users in the model: their number, or an estimate of it where the figures are noisy.
+    recall : share of seed users found in the top `top` of the ranking when left out, in [0, 1]; a random ranking
+        gives `top`. NaN when fewer than two seed ids matched.
+    curve : relevance along the ranking; None when fewer than two seed ids matched.
+    """
+
+    matched: int
+    recall: float
+    top: float
+    curve: Relevance | None
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Where each seed user came when it was not in the seed.
+
+    Attributes
+    ----------
+    found : float64, for each seed user: its chance, over the order of ties, to be in the top `top`.
+    position : float64 in (0, 1], for each seed user: the share of the ranking up to it, in one order of the ties.
+    """
+
+    found: np.ndarray
+    position: np.ndarray
+    top: float
+
+
+def left_out_users(
+    rows: np.ndarray, first: np.ndarray, last: np.ndarray, n: int, *, top: float, random_state: int
+) -> LeftOut:
+    """Where the seed users of these rows came: each shares its score with those at positions first+1 .. last of n.
+
+    The order of a user's ties follows from its own row, so that one user more or less moves no other (`privacy`).
+    """
+    drawn = first + (1 - _uniform(rows, random_state)) * (last - first)
+    return LeftOut(top_share(first, last, n, top), drawn / n, top)
+
+
+def figures(left_out: LeftOut) -> Figures:
+    """The exact figures: recall is the mean of `found`, relevance the density of `position` along the ranking."""
+    matched = len(left_out.found)
+    if matched < 2:
+        return Figures(matched, float("nan"), left_out.top, None)
+    return Figures(matched, float(left_out.found.mean()), left_out.top, relevance_curve(left_out.position))
+
+
+def _uniform(rows: np.ndarray, random_state: int) -> np.ndarray:
+    """A number in [0, 1) for each row, the same whatever other rows there are (splitmix64: Steele et al. 2014)."""
+    with np.errstate(over="ignore"):  # the multiplications are modulo 2^64
+        golden = np.uint64(0x9E3779B97F4A7C15)
+        z = np.asarray(rows, np.uint64) + golden * np.uint64((random_state + 1) % 2**64)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray((z ^ (z >> np.uint64(31))) >> np.uint64(11), np.float64) / 2**53
 
 
 def hidden_positions(scores: np.ndarray, fitted: np.ndarray, hidden: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -53,9 +110,8 @@ def hidden_positions(scores: np.ndarray, fitted: np.ndarray, hidden: np.ndarray)
 
 
 def top_share(first: np.ndarray, last: np.ndarray, n: int, top: float) -> np.ndarray:
-    """The chance of each user to be among the first round(top n) of n, ties in random order."""
-    size = max(1, round(top * n))
-    return np.asarray(np.clip((size - first) / (last - first), 0, 1))
+    """The chance of each user to be among the first top n of n, ties in random order; of a fraction, that chance."""
+    return np.asarray(np.clip((top * n - first) / (last - first), 0, 1))
 
 
 def relevance_curve(positions: np.ndarray) -> Relevance:
@@ -74,7 +130,16 @@ def relevance_curve(positions: np.ndarray) -> Relevance:
     ends = np.cumsum([len(part) for part in np.array_split(np.arange(m), cells)])
     inner = (positions[ends[:-1] - 1] + positions[ends[:-1]]) / 2
     edges = np.concatenate([[0.0], inner, [1.0]])
-    seed_mass = np.diff(ends, prepend=0) / m
+    return density_curve(edges, np.diff(ends, prepend=0) / m)
+
+
+def density_curve(edges: np.ndarray, seed_mass: np.ndarray) -> Relevance:
+    """The isotonic 2 p - 1 over cells.
+
+    Parameters
+    ----------
+    edges : ascending from 0 to 1, the ends of the cells. seed_mass : the share of the seed in each cell.
+    """
     all_mass = np.maximum(np.diff(edges), 1e-12)
     fitted = isotonic_regression(seed_mass / (seed_mass + all_mass), weights=seed_mass + all_mass, increasing=False)
     starts = np.asarray(fitted.blocks[:-1], dtype=np.int64)

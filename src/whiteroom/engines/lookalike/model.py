@@ -12,29 +12,32 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from whiteroom.engines.lookalike import storage
-from whiteroom.engines.lookalike.errors import LookalikeError, ModelFileError, SeedError
-from whiteroom.engines.lookalike.evidence import Evidence, learn_evidence
-from whiteroom.engines.lookalike.features import feature_columns
-from whiteroom.engines.lookalike.heads import score_seeds
-from whiteroom.engines.lookalike.interactions import Schema, canonical_seed, read_interactions
-from whiteroom.engines.lookalike.matrix import build_population
-from whiteroom.engines.lookalike.metrics import (
-    Relevance,
-    fold_rows,
-    hidden_positions,
-    relevance_curve,
-    top_share,
+from whiteroom.engines.lookalike.embedding import (
+    AlsFactors,
+    Embedding,
+    Start,
+    Weighting,
+    learn_embedding,
+    one_blas_thread,
 )
+from whiteroom.engines.lookalike.errors import LookalikeError, ModelFileError, SeedError
+from whiteroom.engines.lookalike.features import feature_columns
+from whiteroom.engines.lookalike.heads import fit_seed
+from whiteroom.engines.lookalike.interactions import Schema, canonical_seed, read_interactions
+from whiteroom.engines.lookalike.matrix import Rows, build_population, sample_users
+from whiteroom.engines.lookalike.metrics import Relevance, figures, left_out_users
 from whiteroom.engines.lookalike.ranking import Ranking
+from whiteroom.engines.lookalike.space import UserSpace, quantized, user_space
+from whiteroom.engines.lookalike.workspace import Workspace
 
 Progress = Callable[[float, str], None]
 
 PARAMETERS = (
     "random_state",
-    "factors",
-    "iterations",
-    "regularization",
+    "dimensions",
+    "precision",
     "feature_weight",
+    "learning_interactions",
     "max_interactions",
     "max_users",
     "max_items",
@@ -46,11 +49,13 @@ class Lookalike:
 
     Parameters
     ----------
-    random_state : starting factors, folds, order of ties. The same data and state give the same results, whatever
+    random_state : sampling, starting factors, order of ties. The same data and state give the same results, whatever
         the order of the rows and the number of threads.
-    factors : length of a user vector.
-    iterations, regularization : of alternating least squares.
-    feature_weight : weight of one feature relative to a user's whole interaction row, before squaring.
+    dimensions : length of a user vector, at most.
+    precision : of the vectors kept: "float32", "float16" or "int8".
+    feature_weight : of all features together, where what users did has the weight 1.
+    learning_interactions : what users have in common is learned from users with about so many interactions, drawn by
+        a hash of their ids; every user's vector then follows from what was learned.
     max_interactions : of more interactions a sample of users is kept, drawn by a hash of their ids.
     max_users : of more users those with the most interactions are kept.
     max_items : of more items those with the most users are kept.
@@ -63,7 +68,7 @@ class Lookalike:
     feature_names_ : the feature columns that count, such as "country=France" or "age in (20, 30]".
     n_users_, n_items_, n_interactions_ : how many of each the model stands for.
     n_active_users_ : users with two or more interactions, repeats counted.
-    evidence_ : user vectors and sparse rows (see `evidence.Evidence`).
+    embedding_ : what was learned (see `embedding.Embedding`). space_ : the users' vectors (see `space.UserSpace`).
 
     The method and its sources are in docs/lookalike.md.
     """
@@ -75,32 +80,41 @@ class Lookalike:
     n_items_: int
     n_interactions_: int
     n_active_users_: int
-    evidence_: Evidence
+    embedding_: Embedding
+    space_: UserSpace
 
     def __init__(
         self,
         *,
         random_state: int = 0,
-        factors: int = 64,
-        iterations: int = 12,
-        regularization: float = 0.05,
+        dimensions: int = 256,
+        precision: str = "float32",
         feature_weight: float = 0.3,
+        learning_interactions: int = 5_000_000,
         max_interactions: int | None = None,
         max_users: int | None = None,
         max_items: int | None = None,
         threads: int = 0,
     ) -> None:
         self.random_state = random_state
-        self.factors = factors
-        self.iterations = iterations
-        self.regularization = regularization
+        self.dimensions = dimensions
+        self.precision = precision
         self.feature_weight = feature_weight
+        self.learning_interactions = learning_interactions
         self.max_interactions = max_interactions
         self.max_users = max_users
         self.max_items = max_items
         self.threads = threads
 
-    def fit(self, interactions: Any, *, schema: Schema | None = None, progress: Progress | None = None) -> Self:
+    def fit(
+        self,
+        interactions: Any,
+        *,
+        schema: Schema | None = None,
+        progress: Progress | None = None,
+        workspace: Workspace | None = None,
+        start: Lookalike | None = None,
+    ) -> Self:
         """Learn from who did something with what.
 
         Parameters
@@ -110,47 +124,74 @@ class Lookalike:
             repeated rows count as repeated interactions.
         schema : what the columns mean; by default user_id and item_id.
         progress : called with the share done, in [0, 1], and a phrase.
+        workspace : how much memory the large arrays may take, and where they go beyond it.
+        start : an earlier model of much the same items: its factors save iterations, and become part of what the
+            result depends on.
 
         Raises
         ------
         InteractionsError : no rows, missing columns, null or empty ids, unusable types.
+        MemoryLimitError : the distinct ids alone need more memory than the workspace may use, or its disk is full.
         """
         tell = progress or (lambda _share, _text: None)
-        data = read_interactions(interactions, schema or Schema(), tell)
-        tell(0.2, "building the matrix")
+        with workspace or Workspace() as space:
+            self._fit(interactions, schema or Schema(), tell, space, start)
+        tell(1.0, f"{self.n_users_:,} users, {self.n_items_:,} items")
+        return self
+
+    def _fit(
+        self, interactions: Any, schema: Schema, tell: Progress, workspace: Workspace, start: Lookalike | None
+    ) -> None:
+        data = read_interactions(interactions, schema, tell, workspace=workspace)
+        tell(0.4, "counting")
         population = build_population(
             data,
+            workspace=workspace,
             max_interactions=self.max_interactions,
             max_users=self.max_users,
             max_items=self.max_items,
             random_state=self.random_state,
         )
         F, self.feature_names_ = feature_columns(data, population.rows)
-        F.data *= np.float32(self.feature_weight)
         self.user_ids_ = data.user_ids.take(pa.array(population.rows))
         self.item_ids_ = data.item_ids.take(pa.array(population.columns))
+        self.n_users_, self.n_items_ = population.X.n_users, population.X.n_items
         self.n_interactions_ = population.n_interactions
         self.n_active_users_ = population.n_active_users
-        X = population.X
-        del data, population  # the codes are as large as X; training needs the room
-        self._set(
-            learn_evidence(
-                X,
-                F,
-                factors=self.factors,
-                iterations=self.iterations,
-                regularization=self.regularization,
-                random_state=self.random_state,
-                threads=self.threads,
-                progress=lambda share, text: tell(0.25 + 0.7 * share, f"learning user vectors: {text}"),
-            )
+        del data  # the codes are as large as the matrix; training needs the room
+        sample = sample_users(population, self.user_ids_, self.learning_interactions, self.random_state)
+        X = population.X.take(sample)
+        self.embedding_ = learn_embedding(
+            X,
+            F[sample],
+            dimensions=self.dimensions,
+            feature_weight=self.feature_weight,
+            random_state=self.random_state,
+            threads=self.threads,
+            progress=lambda share, text: tell(0.5 + 0.2 * share, f"learning: {text}"),
+            start=None if start is None else self._start(start),
         )
-        tell(1.0, f"{self.n_users_:,} users, {self.n_items_:,} items")
-        return self
+        self._encode(population.X, F, tell, workspace)
 
-    def _set(self, evidence: Evidence) -> None:
-        self.evidence_ = evidence
-        self.n_users_, self.n_items_ = evidence.X.shape
+    def _start(self, earlier: Lookalike) -> Start:
+        earlier._check_fitted()
+        positions = pc.index_in(self.item_ids_, value_set=earlier.item_ids_)
+        return Start.of(earlier.embedding_, pc.fill_null(positions, -1).to_numpy(zero_copy_only=False))
+
+    def _encode(self, rows: Rows, F: sp.csr_matrix, tell: Progress, workspace: Workspace) -> None:
+        size = self.embedding_.dimensions
+        vectors = workspace.array((self.n_users_, size), np.float32)
+        total, gram = np.zeros(size), np.zeros((size, size))
+        for start, stop in rows.blocks():
+            part = self.embedding_.encode(rows.block(start, stop), F[start:stop], threads=self.threads)
+            vectors[start:stop] = part
+            total += part.sum(axis=0, dtype=np.float64)
+            with one_blas_thread():
+                gram += part.T @ part
+            tell(0.7 + 0.3 * stop / self.n_users_, f"{stop:,} of {self.n_users_:,} users encoded")
+        self.space_ = user_space(
+            *quantized(vectors, self.precision), total / self.n_users_, gram / self.n_users_, self.random_state
+        )
 
     def match(self, seed_ids: Any) -> tuple[np.ndarray, int]:
         """(ascending row numbers of the seed's users, number of distinct seed ids that are no user of the model).
@@ -159,8 +200,7 @@ class Lookalike:
         ------
         SeedError : the seed is empty, holds something that is no id, or matches nobody.
         """
-        if not hasattr(self, "evidence_"):
-            raise LookalikeError("This model is not fitted yet; call fit or load first.")
+        self._check_fitted()
         seed = canonical_seed(seed_ids)
         if not len(seed):
             raise SeedError("The seed is empty.")
@@ -177,7 +217,7 @@ class Lookalike:
         SeedError : see `match`.
         """
         rows, _ = self.match(seed_ids)
-        return score_seeds(self.evidence_, [rows])[:, 0]
+        return self.space_.scores(fit_seed(self.space_, rows).weights, threads=self.threads)
 
     def expand(self, seed_ids: Any, size: int, *, include_seed: bool = False) -> pa.Array:
         """Ids of the `size` users most like the seed, best first; the seed's own users are left out or come first.
@@ -187,7 +227,7 @@ class Lookalike:
         SeedError : see `match`. ValueError : the model has not so many users.
         """
         rows, unmatched = self.match(seed_ids)
-        scores = score_seeds(self.evidence_, [rows])[:, 0]
+        scores = self.space_.scores(fit_seed(self.space_, rows).weights, threads=self.threads)
         ranking = self._ranking(scores, rows, unmatched, float("nan"), 0.2, None)
         return ranking.audience(size, include_seed=include_seed)
 
@@ -195,37 +235,31 @@ class Lookalike:
         """Relevance of audiences of these sizes, in [-1, 1]; see `Ranking.relevance`."""
         return self.rank(seed_ids).relevance(sizes, include_seed=include_seed)
 
-    def recall(self, seed_ids: Any, *, top: float = 0.2, folds: int = 5) -> float:
-        """Share of hidden seed users found in the top `top` of the ranking; a random ranking gives `top`."""
-        return self.rank(seed_ids, top=top, folds=folds).recall
+    def recall(self, seed_ids: Any, *, top: float = 0.2) -> float:
+        """Share of seed users found in the top `top` of the ranking when left out; a random ranking gives `top`."""
+        return self.rank(seed_ids, top=top).recall
 
-    def rank(self, seed_ids: Any, *, top: float = 0.2, folds: int = 5) -> Ranking:
-        """Everything about one seed from one block of fits: the full one and one for each fold.
+    def rank(self, seed_ids: Any, *, top: float = 0.2) -> Ranking:
+        """Everything about one seed: the ranking, and what leaving out each seed user in turn says of it.
 
         Parameters
         ----------
-        top : share of the users not fitted as seed in which recall looks for the hidden ones, in (0, 1].
-        folds : parts that the seed is cut into, 2 or more; each is hidden once.
+        top : share of the users outside the seed in which recall looks for the left-out ones, in (0, 1].
 
         Raises
         ------
         SeedError : see `match`.
         """
-        if not 0 < top <= 1 or folds < 2:
-            raise ValueError("top must be in (0, 1] and folds at least 2.")
+        if not 0 < top <= 1:
+            raise ValueError("top must be in (0, 1].")
         rows, unmatched = self.match(seed_ids)
-        hidden = fold_rows(rows, folds, self.random_state) if len(rows) > 1 else []
-        fitted = [np.setdiff1d(rows, part, assume_unique=True) for part in hidden]
-        scores = score_seeds(self.evidence_, [rows, *fitted])
-        rng = np.random.default_rng(self.random_state)
-        recalls, positions = [], []
-        for j, (fit, part) in enumerate(zip(fitted, hidden, strict=True), start=1):
-            first, last, n = hidden_positions(scores[:, j], fit, part)
-            recalls.append(float(top_share(first, last, n, top).mean()))
-            positions.append((first + rng.random(len(first)) * (last - first)) / n)
-        recall = float(np.mean(recalls)) if recalls else float("nan")
-        curve = relevance_curve(np.concatenate(positions)) if positions else None
-        return self._ranking(np.ascontiguousarray(scores[:, 0]), rows, unmatched, recall, top, curve)
+        fit = fit_seed(self.space_, rows)
+        scores = self.space_.scores(fit.weights, threads=self.threads)
+        recall, curve = float("nan"), None
+        if len(rows) > 1:
+            told = figures(left_out_users(rows, *fit.left_out(), top=top, random_state=self.random_state))
+            recall, curve = told.recall, told.curve
+        return self._ranking(scores, rows, unmatched, recall, top, curve)
 
     def _ranking(
         self,
@@ -252,9 +286,8 @@ class Lookalike:
         ----------
         open : (path, mode) -> binary file object; replace it to encrypt the files.
         """
-        if not hasattr(self, "evidence_"):
-            raise LookalikeError("This model is not fitted yet; call fit first.")
-        e = self.evidence_
+        self._check_fitted()
+        e, space = self.embedding_, self.space_
         storage.write_model(
             Path(directory),
             open or storage.plain,
@@ -262,15 +295,22 @@ class Lookalike:
                 "parameters": {name: getattr(self, name) for name in PARAMETERS},
                 "n_interactions": self.n_interactions_,
                 "n_active_users": self.n_active_users_,
-                "feature_scale": e.feature_scale,
+                "mean_length": e.weighting.mean_length,
+                "regularizations": [one.regularization for one in e.als],
             },
             arrays={
-                "vectors": e.vectors,
-                "gram": e.gram,
-                "row_scale": e.row_scale,
-                "column_scale": e.column_scale,
-                **{f"items_{k}": getattr(e.X, k) for k in ("data", "indices", "indptr")},
-                **{f"features_{k}": getattr(e.F, k) for k in ("data", "indices", "indptr")},
+                "vectors": space.vectors,
+                "scale": space.scale,
+                "mean": space.mean,
+                "gram": (space.axes * space.spectrum) @ space.axes.T + np.outer(space.mean, space.mean),
+                "idf": e.weighting.idf,
+                "columns": e.columns,
+                "right": e.right,
+                **{f"als_{k}": one.columns for k, one in enumerate(e.als)},
+                **{f"als_center_{k}": one.center for k, one in enumerate(e.als)},
+                "features": e.features,
+                "views_mean": e.mean,
+                "rotation": e.rotation,
             },
             texts={
                 "user_ids": self.user_ids_,
@@ -278,6 +318,10 @@ class Lookalike:
                 "feature_names": pa.array(self.feature_names_, pa.large_string()),
             },
         )
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "space_"):
+            raise LookalikeError("This model is not fitted yet; call fit or load first.")
 
     @classmethod
     def load(cls, directory: str | Path, *, open: storage.Opener | None = None) -> Lookalike:  # noqa: A002
@@ -290,25 +334,35 @@ class Lookalike:
         facts, arrays, texts = storage.read_model(Path(directory), open or storage.plain)
         try:
             model = cls(**facts["parameters"])
-            n_users, n_items = len(texts["user_ids"]), len(texts["item_ids"])
-            X = _sparse(arrays, "items", (n_users, n_items))
-            F = _sparse(arrays, "features", (n_users, len(texts["feature_names"])))
-            vectors = arrays["vectors"]
-            gram, row_scale, column_scale = arrays["gram"], arrays["row_scale"], arrays["column_scale"]
-            if vectors.shape != (n_users, len(gram)) or len(row_scale) != n_users or len(column_scale) != n_items:
-                raise ModelFileError(f"The files in {directory} do not belong together.")
             model.user_ids_, model.item_ids_ = texts["user_ids"], texts["item_ids"]
             model.feature_names_ = texts["feature_names"].to_pylist()
+            model.n_users_, model.n_items_ = len(model.user_ids_), len(model.item_ids_)
             model.n_interactions_ = int(facts["n_interactions"])
             model.n_active_users_ = int(facts["n_active_users"])
-            model._set(Evidence(vectors, gram, X, row_scale, column_scale, F, float(facts["feature_scale"])))
+            vectors, gram, rotation = arrays["vectors"], arrays["gram"], arrays["rotation"]
+            fits = (
+                vectors.shape == (model.n_users_, len(gram)),
+                gram.shape == (rotation.shape[1], rotation.shape[1]),
+                arrays["idf"].shape == (model.n_items_,),
+                len(arrays["right"]) == len(arrays["columns"]),
+            )
+            if not all(fits):
+                raise ModelFileError(f"The files in {directory} do not belong together.")
+            model.embedding_ = Embedding(
+                Weighting(arrays["idf"], float(facts["mean_length"])),
+                arrays["columns"],
+                arrays["right"],
+                tuple(
+                    AlsFactors(arrays[f"als_{k}"], float(regularization), arrays[f"als_center_{k}"])
+                    for k, regularization in enumerate(facts["regularizations"])
+                ),
+                arrays["features"],
+                arrays["views_mean"],
+                rotation,
+            )
+            model.space_ = user_space(vectors, arrays["scale"], arrays["mean"], gram, model.random_state)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ModelFileError):
                 raise
             raise ModelFileError(f"{directory} holds no whole model: {error}") from error
         return model
-
-
-def _sparse(arrays: dict[str, np.ndarray], name: str, shape: tuple[int, int]) -> sp.csr_matrix:
-    parts = tuple(arrays[f"{name}_{part}"] for part in ("data", "indices", "indptr"))
-    return sp.csr_matrix(parts, shape=shape, copy=False)

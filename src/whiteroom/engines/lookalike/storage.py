@@ -21,7 +21,7 @@ import pyarrow as pa
 from whiteroom.engines.lookalike.errors import ModelFileError
 
 FORMAT = "whiteroom-lookalike"
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 _CHUNK = 1 << 20
 

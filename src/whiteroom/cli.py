@@ -22,6 +22,8 @@ from whiteroom.config import Settings, SettingsError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from whiteroom.engines.lookalike.report import Report
+
 _ACCOUNT = re.compile(r"[0-9]{12}")
 _ACCOUNT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._@+-]{0,63}")
 
@@ -225,6 +227,38 @@ def list_tables(settings: Settings, account_id: str | None, as_json: bool) -> No
         _show(registry.tables(settings, account_id), as_json, "No table yet: whiteroom table create --help")
 
 
+@main.group("audience-model")
+def audience_model() -> None:
+    """What audience models learned."""
+
+
+@audience_model.command("report")
+@click.argument("arn")
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Draw it into this file (SVG).")
+@_AS_JSON
+@_with_settings
+def report_audience_model(settings: Settings, arn: str, picture: Path | None, as_json: bool) -> None:
+    """Show the owner of the audience model ARN what it learned and how well it finds audiences.
+
+    It names items and counts users: not for the accounts that bring seeds.
+    """
+    from whiteroom import registry
+
+    with _told():
+        report = registry.audience_model_report(settings, arn)
+        if picture is not None:
+            from whiteroom.engines.lookalike.report_picture import svg
+
+            try:
+                picture.write_text(svg(report), encoding="utf-8")
+            except OSError as error:
+                raise click.ClickException(f"Cannot write {picture}: {error.strerror}.") from error
+        if as_json:
+            click.echo(json.dumps(report.to_json(), indent=2))
+        else:
+            _show_report(report)
+
+
 @main.command()
 @click.option("--account", "account_id", required=True, callback=_account_id, help="Whose data it is about.")
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="Newest so many.")
@@ -287,6 +321,33 @@ def _told() -> Iterator[None]:
         yield
     except Problem as error:
         raise click.ClickException(str(error)) from error
+
+
+def _show_report(report: Report) -> None:
+    from whiteroom.engines.lookalike.report import RECALL_AT, TOPS, VARIANCE
+
+    learned = f"{report.n_learned_items:,} of {report.n_items:,}, from {report.n_learning_users:,} users"
+    facts = {
+        "users": f"{report.n_users:,}, {report.n_active_users:,} with two or more interactions",
+        "interactions": f"{report.n_interactions:,}, {report.learned_share:.1%} of them with learned items",
+        "items learned": learned,
+        "users without any": f"{report.n_blank_users:,}",
+        "axes of a user": f"{report.dimensions}, {report.n_main_axes} carry {VARIANCE:.0%} of the variance",
+    }
+    if len(report.probes) > 1:
+        low, high = report.interval
+        found = f"{report.recall:.2f} ({low:.2f} to {high:.2f}) in the top {RECALL_AT:.0%}; by chance {RECALL_AT:.2f}"
+        facts["recall of probes"] = found
+    _show([{"what": what, "learned": value} for what, value in facts.items()], False, "")
+    click.echo()
+    _show([{"popularItem": item, "users": f"{users:,}"} for item, users in report.popular], False, "")
+    click.echo()
+    rows = [
+        {"probeItem": probe.item, "users": f"{probe.users:,}", "seed": probe.seed, "hidden": probe.hidden}
+        | {f"top {top:.0%}": f"{found:.2f}" for top, found in zip(TOPS, probe.found, strict=True)}
+        for probe in report.probes
+    ]
+    _show(rows, False, "No item has enough users, and not too many, for a probe audience.")
 
 
 def _show(rows: Sequence[dict[str, Any]], as_json: bool, nothing: str) -> None:

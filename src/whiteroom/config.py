@@ -23,7 +23,7 @@ class SettingsError(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Floors, ceilings and quotas. Counts unless a name says otherwise; a quota of 0 allows none.
+    """Floors, ceilings, quotas and noise. Counts unless a name says otherwise; a quota of 0 allows none.
 
     The `aws` preset carries the figures AWS publishes for Clean Rooms ML (quotas page, 2026). The `open`
     preset lowers the floors as far as privacy allows: see docs/settings.md for each one's reason.
@@ -49,6 +49,8 @@ class Limits:
     """Users that an exported audience must hold."""
     max_percentage_bin: int
     """Largest audience size bin, in percent of the model's users."""
+    metrics_epsilon: float
+    """Privacy loss of the metrics and of the check of matches in a job across accounts; 0 adds no noise."""
     max_pending_audience_models: int
     max_pending_generation_jobs: int
     max_pending_export_jobs: int
@@ -70,6 +72,7 @@ PRESETS: dict[str, Limits] = {
         max_seed_bytes=1_000_000_000,
         min_export_users=10_000,
         max_percentage_bin=20,
+        metrics_epsilon=0.0,
         max_pending_audience_models=2,
         max_pending_generation_jobs=10,
         max_pending_export_jobs=20,
@@ -89,6 +92,7 @@ PRESETS: dict[str, Limits] = {
         max_seed_bytes=1_000_000_000,
         min_export_users=25,
         max_percentage_bin=20,
+        metrics_epsilon=2.0,
         max_pending_audience_models=100,
         max_pending_generation_jobs=1_000,
         max_pending_export_jobs=1_000,
@@ -127,7 +131,7 @@ class Settings:
     max_attempts: int = 3
     """How often a job that crashes is tried."""
     job_memory_bytes: int = 0
-    """Address space in bytes that one job's process may take; 0 means no limit."""
+    """Memory in bytes that one job's process may take; 0: the workers share out four fifths of the machine's."""
     server_key: str = field(default="", repr=False)
     """Base64 of 32 bytes that encrypt secrets at rest; empty means a key file in the data directory."""
     s3_endpoint_url: str = ""
@@ -188,10 +192,11 @@ def load(environment: Mapping[str, str] | None = None, *, config: Path | None = 
     limit_names = {f"limits_{f.name}": f for f in fields(Limits)}
     known = {f.name: f for f in fields(Settings) if f.name != "limits"}
     taken: dict[str, Any] = {}
-    limits: dict[str, int] = {}
+    limits: dict[str, Any] = {}
     for name, (value, source) in values.items():
         if name in limit_names:
-            limits[limit_names[name].name] = _convert(int, value, source)
+            limit = limit_names[name].name
+            limits[limit] = _convert(type(getattr(PRESETS[preset], limit)), value, source)
         elif name in known:
             taken[name] = _convert(type(known[name].default), value, source)
         else:
@@ -245,6 +250,10 @@ def _check(settings: Settings) -> None:
         (settings.export_format in ("jsonl", "csv"), "export_format must be jsonl or csv."),
         (all(v >= 0 for v in asdict(settings.limits).values()), "limits must be 0 or more."),
         (1 <= settings.limits.max_percentage_bin <= 100, "limits.max_percentage_bin must be 1 to 100."),
+        (
+            settings.limits.metrics_epsilon == 0 or 0.01 <= settings.limits.metrics_epsilon <= 100,
+            "limits.metrics_epsilon must be 0 (no noise) or 0.01 to 100.",
+        ),
     )
     for holds, message in rules:
         if not holds:

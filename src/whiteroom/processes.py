@@ -1,4 +1,4 @@
-"""Child processes that never outlive the process that needs them.
+"""Child processes that never outlive the process that needs them, and the memory that there is for them.
 
 Knows nothing of what the processes do. Linux tells a child of its parent's death (PR_SET_PDEATHSIG), also
 when the parent was killed and could tell nobody; elsewhere the orderly ends below have to do.
@@ -11,6 +11,8 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -21,6 +23,15 @@ def end_with_parent(parent: int, signal_number: int = signal.SIGTERM) -> None:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above could take effect
         sys.exit(0)
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this machine has, or this container may take."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in ("memory.max", "memory/memory.limit_in_bytes"):  # cgroups of version 2 and 1
+        with suppress(OSError, ValueError):  # "max" is no number
+            sizes.append(int((Path("/sys/fs/cgroup") / file).read_text()))
+    return min(sizes)
 
 
 def stop(process: subprocess.Popen[bytes], *, grace_seconds: float) -> None:

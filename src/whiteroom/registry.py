@@ -1,4 +1,5 @@
-"""What an operator registers and reads from the command line: accounts, buckets, tables, the audit. Needs no server.
+"""What an operator registers and reads from the command line: accounts, buckets, tables, the audit, what an audience
+model learned. Needs no server.
 
 Rows are dicts in the order in which people read them. Knows no terminal.
 """
@@ -16,6 +17,7 @@ from whiteroom.profiles import profile
 
 if TYPE_CHECKING:
     from whiteroom.config import Settings
+    from whiteroom.engines.lookalike.report import Report
     from whiteroom.store.accounts import NewKey
     from whiteroom.store.database import Database
 
@@ -168,6 +170,31 @@ def tables(settings: Settings, account_id: str | None) -> list[dict[str, Any]]:
             }
             for table in tables.listing(tx, account_id)
         ]
+
+
+def audience_model_report(settings: Settings, arn: str) -> Report:
+    """What an audience model learned, for its owner. Raises Problem where there is no model of that ARN with files."""
+    from whiteroom.engines.lookalike import ModelFileError
+    from whiteroom.engines.lookalike.report import read_report
+    from whiteroom.rooms import artifacts
+    from whiteroom.rooms.kinds import AUDIENCE_MODEL
+    from whiteroom.store import resources
+    from whiteroom.store.resources import Scope
+
+    with _database(settings) as database:
+        with database.read() as tx:
+            try:
+                scope = Scope.service(why="the operator may see everything, and hands the report to the owner")
+                model = resources.load(tx, scope, AUDIENCE_MODEL.name, arn)
+            except resources.Missing as error:
+                raise Problem(f"There is no audience model {arn}.") from error
+        if "artifact" not in model.private:
+            raise Problem(f"The audience model {arn} is {model.status}: nothing was learned that could be told.")
+        facts, room = model.private["artifact"], app.build(settings, database)
+        try:
+            return read_report(artifacts.directory(room, facts), open=artifacts.opener(room, facts))
+        except ModelFileError as error:
+            raise Problem(str(error)) from error
 
 
 def aws_profile(settings: Settings, name: str, key: NewKey) -> str:

@@ -166,6 +166,31 @@ def test_features_do_not_depend_on_order_or_pieces() -> None:
     np.testing.assert_allclose(expected.numerical["age"], means, rtol=1e-6)
 
 
+def test_a_feature_without_a_value_in_the_first_rows_is_read() -> None:
+    table = pa.table(
+        {
+            "user_id": [1, 1, 2, 1],
+            "item_id": [1, 2, 1, 3],
+            "age": pa.array([None, None, 20.0, 31.0]),
+            "kind": pa.array([None, None, "a", "b"]),
+        }
+    )
+    with pieces_of(2):
+        data = read_interactions(table, Schema(categorical=("kind",), numerical=("age",)), workspace=Workspace())
+    assert data.numerical["age"].tolist() == [31.0, 20.0]
+    users, codes, values = data.categorical["kind"]
+    assert dict(zip(users.tolist(), values.take(pa.array(codes)).to_pylist(), strict=True)) == {0: "b", 1: "a"}
+
+
+def test_more_values_of_a_feature_than_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(workspace, "ALWAYS_ALLOWED", 1000)
+    table = pa.table({"user_id": [1] * 500, "item_id": [1] * 500, "kind": np.arange(500) % 100})
+    read_interactions(table, Schema(categorical=("kind",)), workspace=Workspace(memory=3000))
+    users = table.set_column(0, "user_id", pa.array(np.arange(500) % 7))
+    with pytest.raises(MemoryLimitError, match=r"values of the users in column kind"):
+        read_interactions(users, Schema(categorical=("kind",)), workspace=Workspace(memory=3000))
+
+
 def test_repeats_count_as_one_plus_log() -> None:
     population = build(coded(np.array([1, 1, 1, 1, 1, 2]), np.array([1, 1, 1, 2, 1, 1])))
     assert population.n_interactions == 6

@@ -26,7 +26,7 @@ from whiteroom.jobs import queue
 from whiteroom.jobs.kinds import PATIENCE_SECONDS, JobError, JobKind, Outcome, Work
 from whiteroom.jobs.queue import RUNNING, Fenced, Job
 from whiteroom.jobs.sweep import attempt_directory
-from whiteroom.processes import end_with_parent
+from whiteroom.processes import end_with_parent, machine_memory
 from whiteroom.store.database import Database
 
 EXIT_FENCED = 75
@@ -47,14 +47,14 @@ def run(
     worker counts a crash.
     """
     _end_with_worker()
-    _limit_memory(settings.job_memory_bytes)
+    memory_bytes = _limit_memory(settings)
     job = database.settle(lambda tx: queue.get(tx, job_id), patience_seconds=PATIENCE_SECONDS)
     if job is None or (job.status, job.attempt) != (RUNNING, attempt):
         return EXIT_FENCED
     kind = kinds[job.kind]
     directory = _empty(attempt_directory(settings.data_dir, job_id, attempt))
     try:
-        ending = _done(job, kind.run(Work(job, directory, context, database)))
+        ending = _done(job, kind.run(Work(job, directory, context, database, memory_bytes)))
         _flush(directory)
     except JobError as error:
         ending = _failed(job, kind, error)
@@ -78,12 +78,17 @@ def _end_with_worker() -> None:
         os._exit(EXIT_FENCED)
 
 
-def _limit_memory(size: int) -> None:
+def _limit_memory(settings: Settings) -> int:
+    """Keep the process from taking more memory than it may; returns how much that is."""
     # When the machine itself runs out of memory, the kernel takes a job before the server.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
-    if size:
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+    size = settings.job_memory_bytes or machine_memory() * 4 // 5 // max(settings.workers, 1)
+    # Arrow's own allocator takes address space by the gigabyte, which would count.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    # Not RLIMIT_AS: the files that a job maps are the system's to page out, and may be larger than its memory.
+    resource.setrlimit(resource.RLIMIT_DATA, (size, size))
+    return size
 
 
 def _empty(directory: Path) -> Path:

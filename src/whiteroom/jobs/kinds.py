@@ -46,12 +46,14 @@ class Work:
 
     `directory` is this attempt's own and empty. It stays when the attempt is the one that ends the job, for as
     long as the job's row is there, and is removed otherwise. `context` is what the process's entry point built.
+    Beyond `memory_bytes` of its own memory (files that it maps do not count) the process gets a MemoryError.
     """
 
     job: Job
     directory: Path
     context: Any
     database: Database
+    memory_bytes: int
     _said: dict[str, float] = field(default_factory=dict, init=False, repr=False)
 
     def checkpoint(self, state: dict[str, Any]) -> None:

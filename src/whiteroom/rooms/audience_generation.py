@@ -216,29 +216,54 @@ def size_in_users(kind: str, value: int, users: int) -> int:
 
 
 def _rank(room: Room, work: Work, seed: list[str]) -> tuple[Ranking, int, dict[str, Any]]:
-    from whiteroom.engines.lookalike import SeedError
-
     payload = work.job.payload
     engine, artifact, opener = _model(room, work)
     work.progress(0.4, "model loaded")
-    least = max(room.limits.min_seed_ids, payload["minMatchingSeedSize"])
-    try:
-        matched = len(engine.match(seed)[0])
-    except SeedError:
-        matched = 0
-    if matched < least:
-        # How many did match is not said: the seed's account would learn who is in the owner's data.
-        raise JobError("SEED_MATCH_BELOW_MINIMUM", f"Fewer than {least} users of the seed are known to the model.")
-    ranking = engine.rank(seed, top=room.limits.max_percentage_bin / 100)
     include_seed = payload["includeSeed"]
-    if not ranking.available(include_seed=include_seed):
-        raise JobError("SEED_COVERS_MODEL", "Every user of the model is in the seed; nobody is left to rank.")
     sizes = payload["audienceSizeConfig"]
     largest = size_in_users(sizes["audienceSizeType"], max(sizes["audienceSizeBins"]), engine.n_users_)
+    # An account that owns both sides has nothing to hide from itself.
+    epsilon = room.limits.metrics_epsilon if payload["startedBy"] != payload["owner"] else 0
+    least = max(room.limits.min_seed_ids, payload["minMatchingSeedSize"])
+    check_matches(engine, seed, least=least, largest=0 if include_seed else largest, epsilon=epsilon)
+    ranking = engine.rank(seed, top=room.limits.max_percentage_bin / 100, epsilon=epsilon or None)
     largest = min(largest, ranking.available(include_seed=include_seed))
     with artifacts.room_on_disk():
         artifacts.write_users(work.directory, ranking.audience(largest, include_seed=include_seed), opener)
     return ranking, engine.n_users_, artifact
+
+
+def check_matches(engine: Lookalike, seed: list[str], *, least: int, largest: int, epsilon: float) -> None:
+    """Whether enough users of the seed are known to the model, and enough others left.
+
+    Parameters
+    ----------
+    least : users that must match: never fewer do when this returns.
+    largest : users outside the seed that an audience may take, 0 if it takes the seed first. With noise so many are
+        left when this returns, so that no size is cut short and tells how many matched.
+    epsilon : of the noise on the number of matches; 0 for none.
+    """
+    from whiteroom.engines.lookalike import SeedError
+    from whiteroom.engines.lookalike.privacy import Count
+
+    try:
+        matched = len(engine.match(seed)[0])
+    except SeedError:
+        matched = 0
+    noise = engine.noise(seed, epsilon) if epsilon else None
+    count = noise.matched(matched) if noise else Count(matched, matched, matched)
+    if count.at_least < least:
+        # How many did match is not said: the seed's account would learn who is in the owner's data.
+        hint = f" A seed of which {least + 2 * noise.slack} are known always passes; fewer may not." if noise else ""
+        raise JobError(
+            "SEED_MATCH_BELOW_MINIMUM",
+            f"Fewer than {least} users of the seed are known to the model{', or hardly more' if noise else ''}.{hint}",
+        )
+    if largest and engine.n_users_ - count.at_most < (largest if noise else 1):
+        raise JobError(
+            "SEED_COVERS_MODEL",
+            "So many users of the model are in the seed that too few are left to rank. Use a smaller seed.",
+        )
 
 
 def _model(room: Room, work: Work) -> tuple[Lookalike, artifacts.Facts, artifacts.Opener]:

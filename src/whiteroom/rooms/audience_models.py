@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,8 @@ GLUE_TYPES = {
     ),
     "NUMERICAL_FEATURE": ("double", "float", "int", "integer", "smallint", "tinyint", "bigint"),
 }
+PROBES = 10
+"""Audiences of the training data themselves on which a model's quality is reported to its owner."""
 LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 kinds.serve_get(AUDIENCE_MODEL)
@@ -83,6 +86,8 @@ def delete_audience_model(call: Call, request: dict[str, Any]) -> dict[str, Any]
 
 def train(work: Work) -> Outcome:
     """Read the table, fit the engine, keep its files; the model becomes ACTIVE with the transaction returned."""
+    from whiteroom.engines.lookalike.errors import MemoryLimitError
+
     room: Room = work.context
     payload = work.job.payload
     try:
@@ -92,6 +97,9 @@ def train(work: Work) -> Outcome:
             model.save(work.directory, open=opener)
     except DataError as error:
         raise JobError(error.status_code, error.message) from error
+    except (MemoryError, MemoryLimitError) as error:
+        traceback.print_exc()  # to the job's log: it names the server's files, which are no caller's business
+        raise _out_of_memory(work) from error
     facts = {"users": model.n_users_, "items": model.n_items_, "interactions": model.n_interactions_}
 
     def activate(tx: Connection, now: datetime) -> None:
@@ -108,6 +116,7 @@ CREATE = JobKind(name="audience-model", started=lifecycle.started, run=train, fa
 def _fit(room: Room, work: Work) -> Lookalike:
     from whiteroom.data import tables
     from whiteroom.engines.lookalike import InteractionsError, Lookalike, Schema
+    from whiteroom.engines.lookalike.workspace import Workspace
 
     payload = work.job.payload
     source = payload["input"]["dataSource"]["glueDataSource"]
@@ -132,17 +141,33 @@ def _fit(room: Room, work: Work) -> Lookalike:
         max_interactions=limits.max_interactions,
         max_users=limits.max_users,
         max_items=limits.max_items,
+        probes=PROBES,
     )
+    # What does not fit goes into files beside the result; of a model that is encrypted, nothing may.
+    workspace = Workspace(work.directory, work.memory_bytes // 2, spills=payload["kmsKeyArn"] is None)
     try:
         model.fit(
             _interactions(batches, columns, payload["start"], payload["end"]),
             schema=schema,
             progress=work.progress,
+            workspace=workspace,
         )
     except InteractionsError as error:
         raise JobError("INVALID_TRAINING_DATA", str(error)) from error
     _check_minimums(model, limits)
     return model
+
+
+def _out_of_memory(work: Work) -> JobError:
+    """Another attempt would not help, so the job ends."""
+    unencrypted = ", and with kmsKeyArn none of them may lie on disk unencrypted meanwhile"
+    return JobError(
+        "OUT_OF_MEMORY",
+        f"The training data need more than the {work.memory_bytes / 2**30:.1f} GiB of memory that the server gives a "
+        f"job{unencrypted if work.job.payload['kmsKeyArn'] else ''}. Use fewer users, items or features (a time window "
+        "leaves rows out), or ask the operator for more memory or disk. The operator finds the details in the log of "
+        f"job {work.job.id}.",
+    )
 
 
 def _check_types(table: CatalogTable, columns: dict[str, str]) -> None:

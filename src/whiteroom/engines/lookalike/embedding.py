@@ -35,10 +35,10 @@ LINEAR_WEIGHT = 0.7
 ALS_REGULARIZATION = 0.45
 """In units of the largest singular value that noise of the matrix's mean square would have (Marchenko, Pastur 1967):
 what a factor explains below that is shrunk away."""
-AXES_USERS = 20_000
+AXES_USERS = 5_000
 """Users from whom the weights of the views and their principal axes are taken."""
 LEARNING_STEPS = 2
-ENCODING_STEPS = 3
+ENCODING_STEPS = 4
 """Steps of conjugate gradients for one vector: in training they start from the last iteration's, in encoding from 0."""
 
 
@@ -180,7 +180,11 @@ def learn_embedding(
     confidences = weighting.confidences(X)[:, columns]
     with one_blas_thread():
         progress(0.0, "leading singular vectors")
-        features, _ = _right_singular_vectors(F, random_state, SUBSPACE_ITERATIONS)
+        # As of the items: a value that one user has says of nobody else what it goes with.
+        shared = np.flatnonzero(np.bincount(F.indices, minlength=F.shape[1]) >= 2)
+        known_features, _ = _right_singular_vectors(F[:, shared], random_state, SUBSPACE_ITERATIONS)
+        features = np.zeros((F.shape[1], known_features.shape[1]), np.float32)
+        features[shared] = known_features
         basis, rounds = (None, SUBSPACE_ITERATIONS) if start is None else (start.right[columns], WARM_ITERATIONS)
         right, values = _right_singular_vectors(linear, random_state, rounds, basis)
         # The singular values are shared out between users and items; the size only has to be roughly right.

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import scipy.sparse as sp
 
-from whiteroom.engines.lookalike.interactions import Interactions
+from whiteroom.engines.lookalike.interactions import Interactions, sorted_distinct
 
 MAX_VALUES = 10_000
 """Values of one categorical feature that get a column of their own; the rest share one, "feature=<other>"."""
@@ -26,13 +26,15 @@ def feature_columns(data: Interactions, rows: np.ndarray) -> tuple[sp.csr_matrix
     -------
     csr float32, len(rows) x columns.
     """
-    position = np.full(len(data.user_ids), -1, np.int64)
-    position[rows] = np.arange(len(rows))
+    position = np.full(len(data.user_ids), -1, np.int32)
+    position[rows] = np.arange(len(rows), dtype=np.int32)
     blocks: list[sp.csr_matrix] = []
     names: list[str] = []
     for name, (users, codes, values) in data.categorical.items():
         users = position[users]
-        block, labels = _categories(users[users >= 0], codes[users >= 0], values, len(rows))
+        if len(rows) < len(position):
+            users, codes = users[users >= 0], codes[users >= 0]
+        block, labels = _categories(users, codes, values, len(rows))
         _append(blocks, names, block, [f"{name}={label}" for label in labels])
     for name, means in data.numerical.items():
         block, labels = _quantile_bins(means[rows])
@@ -48,19 +50,22 @@ def _append(blocks: list[sp.csr_matrix], names: list[str], block: sp.csr_matrix,
     telling = np.flatnonzero((df > 0) & (df < n))
     if not len(telling):
         return
-    block = block[:, telling].tocsr()
+    if len(telling) < len(df):
+        block = block[:, telling].tocsr()
     block.data = np.log1p(n / df[telling]).astype(np.float32)[block.indices]
-    length = np.sqrt(np.asarray(block.multiply(block).sum(axis=1)).ravel())
+    squares = sp.csr_matrix((np.square(block.data), block.indices, block.indptr), shape=block.shape, copy=False)
+    length = np.sqrt(np.asarray(squares.sum(axis=1)).ravel())
     block.data /= np.repeat(length, np.diff(block.indptr)).astype(np.float32)
     blocks.append(block)
     names.extend(labels[i] for i in telling)
 
 
 def _one_hot(users: np.ndarray, codes: np.ndarray, n_users: int, n_values: int) -> sp.csr_matrix:
-    block = sp.csr_matrix((np.ones(len(users), np.float32), (users, codes)), shape=(n_users, n_values))
-    block.sum_duplicates()
-    block.data[:] = 1
-    return block
+    """csr of ones at the pairs given, which may be in any order and repeated."""
+    pairs = sorted_distinct(users.astype(np.int64) << 32 | codes)
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(pairs >> 32, minlength=n_users))])
+    parts = np.ones(len(pairs), np.float32), (pairs & 0xFFFFFFFF).astype(np.int32), indptr
+    return sp.csr_matrix(parts, shape=(n_users, n_values), copy=False)
 
 
 def _categories(
@@ -68,7 +73,7 @@ def _categories(
 ) -> tuple[sp.csr_matrix, list[str]]:
     if len(values) <= MAX_VALUES:
         return _one_hot(users, codes, n_users, len(values)), values.to_pylist()
-    holders = np.bincount(_one_hot(users, codes, n_users, len(values)).indices, minlength=len(values))
+    holders = np.bincount(codes, minlength=len(values))  # the pairs read are distinct
     kept = np.sort(np.argsort(-holders, kind="stable")[:MAX_VALUES])
     new_code = np.full(len(values), MAX_VALUES)
     new_code[kept] = np.arange(MAX_VALUES)

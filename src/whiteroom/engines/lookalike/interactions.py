@@ -11,9 +11,8 @@ each distinct pair of a user and a value of a categorical feature.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from whiteroom.engines.lookalike.errors import InteractionsError, SeedError
+from whiteroom.engines.lookalike.sources import ROWS_AT_ONCE, Schema, blocks
 from whiteroom.engines.lookalike.workspace import Workspace, drop_pages
-
-ROWS_AT_ONCE = 8_000_000
-BYTES_AT_ONCE = 128 << 20
-"""Rows encoded together, at most: each block hashes all ids known so far, so small blocks take more time."""
-
-SLICE = 1 << 17
-"""Rows of a larger batch taken at once."""
 
 IDS_AT_ONCE = 8 << 20
 """Ids hashed together, at most; the hash table takes up to 40 bytes an id."""
@@ -37,29 +30,6 @@ MOST_IDS = 2**31 - 1
 """Codes are int32."""
 
 Progress = Callable[[float, str], None]
-
-
-@dataclass(frozen=True)
-class Schema:
-    """Which columns mean what. Columns that are not named here are not read.
-
-    Attributes
-    ----------
-    user_id, item_id : columns of strings or integers, without nulls.
-    categorical : columns of strings, integers, floats, booleans, or lists of these; a user has every value that
-        any of its rows has. Nulls mean no value.
-    numerical : columns of integers or floats; a user's value is the mean over its rows. Nulls, NaN and infinities
-        mean no value.
-    """
-
-    user_id: str = "user_id"
-    item_id: str = "item_id"
-    categorical: tuple[str, ...] = ()
-    numerical: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> list[str]:
-        return list(dict.fromkeys((self.user_id, self.item_id, *self.categorical, *self.numerical)))
 
 
 @dataclass(frozen=True)
@@ -101,7 +71,7 @@ def read_interactions(
     user_codes, item_codes = workspace.growing(np.int32), workspace.growing(np.int32)
     categorical = {name: _Categorical(name, workspace) for name in schema.categorical}
     numerical = {name: _Numerical(name) for name in schema.numerical}
-    for block in _blocks(_batches(source, schema), schema):
+    for block in blocks(source, schema):
         by_user = users.codes(_ids(block[schema.user_id], schema.user_id))
         user_codes.append(by_user)
         item_codes.append(items.codes(_ids(block[schema.item_id], schema.item_id)))
@@ -159,82 +129,6 @@ def _text(value: Any) -> str:
     if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
         return str(int(value))
     raise SeedError(f"{value!r} is no id; ids are strings or integers.")
-
-
-def _batches(source: Any, schema: Schema) -> Iterable[pa.RecordBatch]:
-    import pyarrow.dataset as ds
-
-    if isinstance(source, (str, Path)) or (
-        isinstance(source, (list, tuple)) and source and all(isinstance(one, (str, Path)) for one in source)
-    ):
-        return _file_batches(source, schema)
-    if isinstance(source, ds.Dataset):
-        _check_columns(source.schema.names, schema)
-        return source.to_batches(columns=schema.columns)  # type: ignore[no-any-return]
-    if isinstance(source, pa.RecordBatch):
-        return [source]
-    if isinstance(source, pa.Table):
-        return source.to_batches()  # type: ignore[no-any-return]
-    if hasattr(source, "__arrow_c_stream__"):
-        return pa.RecordBatchReader.from_stream(source)  # type: ignore[no-any-return]
-    if isinstance(source, Iterable):
-        return source
-    raise InteractionsError(f"Interactions cannot be read from a {type(source).__name__}.")
-
-
-def _file_batches(source: Any, schema: Schema) -> Iterator[pa.RecordBatch]:
-    import pyarrow.csv as csv
-    import pyarrow.dataset as ds
-
-    paths = [str(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
-    # A CSV id such as 007 is text; left to itself, Arrow would read the number 7.
-    ids_as_text = csv.ConvertOptions(column_types={schema.user_id: pa.string(), schema.item_id: pa.string()})
-    if paths[0].endswith((".csv", ".csv.gz")):
-        kind = ds.CsvFileFormat(convert_options=ids_as_text)
-    else:
-        # With the buffer, all compressed bytes of a file stay in memory until its end.
-        kind = ds.ParquetFileFormat(default_fragment_scan_options=ds.ParquetFragmentScanOptions(pre_buffer=False))
-    try:
-        files = ds.dataset(paths if len(paths) > 1 else paths[0], format=kind)
-        _check_columns(files.schema.names, schema)
-        # Left to itself, Arrow decodes up to 4 x 16 batches ahead of what is wanted.
-        yield from files.to_batches(columns=schema.columns, batch_readahead=4, fragment_readahead=1)
-    except OSError as error:
-        raise InteractionsError(f"Cannot read the interactions: {error}") from error
-
-
-def _check_columns(names: Iterable[str], schema: Schema) -> None:
-    names = list(names)
-    missing = [name for name in schema.columns if name not in names]
-    if missing:
-        raise InteractionsError(
-            f"The interactions have no column {', '.join(missing)}; they have {', '.join(names) or 'none'}."
-        )
-
-
-def _blocks(batches: Iterable[pa.RecordBatch], schema: Schema) -> Iterator[pa.Table]:
-    """Batches joined to at most about ROWS_AT_ONCE rows and BYTES_AT_ONCE bytes, with the columns wanted only."""
-    waiting: list[pa.RecordBatch] = []
-    rows = size = 0
-    try:
-        for batch in batches:
-            if not isinstance(batch, pa.RecordBatch):
-                raise InteractionsError(f"Interactions cannot be read from a {type(batch).__name__}.")
-            _check_columns(batch.schema.names, schema)
-            batch = batch.select(schema.columns)
-            for start in range(0, batch.num_rows, SLICE):
-                waiting.append(batch.slice(start, SLICE))
-                rows += waiting[-1].num_rows
-                size += waiting[-1].nbytes
-                if rows >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
-                    table = pa.Table.from_batches(waiting)
-                    waiting, rows, size = [], 0, 0
-                    yield table
-                    del table
-        if rows:
-            yield pa.Table.from_batches(waiting)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-        raise InteractionsError(f"Cannot read the interactions: {error}") from error
 
 
 def _check_id_type(kind: pa.DataType, column: str) -> None:
@@ -337,6 +231,7 @@ class _Categorical:
 
     def __init__(self, column: str, workspace: Workspace) -> None:
         self.column = column
+        self.workspace = workspace
         self.values = _Dictionary(column, workspace, empty=True)
         self.pairs = np.empty(0, np.int64)
         self.waiting: list[np.ndarray] = []
@@ -361,7 +256,7 @@ class _Categorical:
         codes = self.values.codes(pa.chunked_array([encoded.dictionary.cast(pa.large_string())]))
         codes = codes[encoded.indices.to_numpy(zero_copy_only=False)]
         pairs = users[known.to_numpy(zero_copy_only=False)].astype(np.int64) << 32 | codes
-        self.waiting.append(np.unique(pairs))
+        self.waiting.append(sorted_distinct(pairs))
         if sum(map(len, self.waiting)) > max(len(self.pairs), ROWS_AT_ONCE):
             self._merge()
 
@@ -372,8 +267,19 @@ class _Categorical:
 
     def _merge(self) -> None:
         """Merged when as many pairs wait as are known, so that all merging together takes linear time."""
-        self.pairs = np.unique(np.concatenate([self.pairs, *self.waiting]))
+        known = len(self.pairs)
+        self.pairs = sorted_distinct(np.concatenate([self.pairs, *self.waiting]))
         self.waiting = []
+        grown = self.pairs.itemsize * (len(self.pairs) - known)
+        self.workspace.charge(grown, f"The values of the users in column {self.column} ({len(self.pairs):,} so far)")
+
+
+def sorted_distinct(numbers: np.ndarray) -> np.ndarray:
+    """The distinct numbers, ascending. The array is sorted in place; np.unique hashes, a hundred times slower."""
+    numbers.sort()
+    first = np.append(True, numbers[1:] != numbers[:-1])[: len(numbers)]
+    distinct: np.ndarray = numbers[first]
+    return distinct
 
 
 class _Numerical:
@@ -389,7 +295,8 @@ class _Numerical:
             raise InteractionsError(f"Column {self.column} is {array.type}; a numerical feature is integer or float.")
         values = pc.fill_null(array.cast(pa.float64(), safe=False), float("nan")).to_numpy()
         known = np.isfinite(values)
-        sums = np.bincount(users[known], values[known], minlength=n_users)
+        # Without a number known, bincount gives integers.
+        sums = np.bincount(users[known], values[known], minlength=n_users).astype(np.float64, copy=False)
         counts = np.bincount(users[known], minlength=n_users)
         sums[: len(self.sums)] += self.sums
         counts[: len(self.counts)] += self.counts

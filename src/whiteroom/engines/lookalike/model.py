@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -23,10 +24,13 @@ from whiteroom.engines.lookalike.embedding import (
 from whiteroom.engines.lookalike.errors import LookalikeError, ModelFileError, SeedError
 from whiteroom.engines.lookalike.features import feature_columns
 from whiteroom.engines.lookalike.heads import fit_seed
-from whiteroom.engines.lookalike.interactions import Schema, canonical_seed, read_interactions
+from whiteroom.engines.lookalike.interactions import canonical_seed, read_interactions
 from whiteroom.engines.lookalike.matrix import Rows, build_population, sample_users
-from whiteroom.engines.lookalike.metrics import Relevance, figures, left_out_users
+from whiteroom.engines.lookalike.metrics import Figures, figures, left_out_users
+from whiteroom.engines.lookalike.privacy import KEY_BYTES, Noise
 from whiteroom.engines.lookalike.ranking import Ranking
+from whiteroom.engines.lookalike.report import Report, make_report
+from whiteroom.engines.lookalike.sources import Schema
 from whiteroom.engines.lookalike.space import UserSpace, quantized, user_space
 from whiteroom.engines.lookalike.workspace import Workspace
 
@@ -41,6 +45,7 @@ PARAMETERS = (
     "max_interactions",
     "max_users",
     "max_items",
+    "probes",
 )
 
 
@@ -59,6 +64,7 @@ class Lookalike:
     max_interactions : of more interactions a sample of users is kept, drawn by a hash of their ids.
     max_users : of more users those with the most interactions are kept.
     max_items : of more items those with the most users are kept.
+    probes : audiences of the data themselves on which `report_` measures the model's quality.
     threads : threads of training; 0 takes all cores. Changes no result.
 
     Attributes
@@ -68,7 +74,9 @@ class Lookalike:
     feature_names_ : the feature columns that count, such as "country=France" or "age in (20, 30]".
     n_users_, n_items_, n_interactions_ : how many of each the model stands for.
     n_active_users_ : users with two or more interactions, repeats counted.
+    noise_key_ : secret bytes, new with every fit, from which the noise of `rank` follows.
     embedding_ : what was learned (see `embedding.Embedding`). space_ : the users' vectors (see `space.UserSpace`).
+    report_ : what the model learned, for the owner of the data (see `report.Report`).
 
     The method and its sources are in docs/lookalike.md.
     """
@@ -80,20 +88,23 @@ class Lookalike:
     n_items_: int
     n_interactions_: int
     n_active_users_: int
+    noise_key_: bytes
     embedding_: Embedding
     space_: UserSpace
+    report_: Report
 
     def __init__(
         self,
         *,
         random_state: int = 0,
-        dimensions: int = 256,
-        precision: str = "float32",
+        dimensions: int = 192,
+        precision: str = "int8",
         feature_weight: float = 0.3,
         learning_interactions: int = 5_000_000,
         max_interactions: int | None = None,
         max_users: int | None = None,
         max_items: int | None = None,
+        probes: int = 0,
         threads: int = 0,
     ) -> None:
         self.random_state = random_state
@@ -104,6 +115,7 @@ class Lookalike:
         self.max_interactions = max_interactions
         self.max_users = max_users
         self.max_items = max_items
+        self.probes = probes
         self.threads = threads
 
     def fit(
@@ -133,6 +145,7 @@ class Lookalike:
         InteractionsError : no rows, missing columns, null or empty ids, unusable types.
         MemoryLimitError : the distinct ids alone need more memory than the workspace may use, or its disk is full.
         """
+        self.noise_key_ = secrets.token_bytes(KEY_BYTES)
         tell = progress or (lambda _share, _text: None)
         with workspace or Workspace() as space:
             self._fit(interactions, schema or Schema(), tell, space, start)
@@ -172,6 +185,17 @@ class Lookalike:
             start=None if start is None else self._start(start),
         )
         self._encode(population.X, F, tell, workspace)
+        self.report_ = make_report(
+            population,
+            self.item_ids_,
+            X,
+            F[sample],
+            self.embedding_,
+            self.space_,
+            probes=self.probes,
+            random_state=self.random_state,
+            threads=self.threads,
+        )
 
     def _start(self, earlier: Lookalike) -> Start:
         earlier._check_fitted()
@@ -190,7 +214,10 @@ class Lookalike:
                 gram += part.T @ part
             tell(0.7 + 0.3 * stop / self.n_users_, f"{stop:,} of {self.n_users_:,} users encoded")
         self.space_ = user_space(
-            *quantized(vectors, self.precision), total / self.n_users_, gram / self.n_users_, self.random_state
+            *quantized(vectors, self.precision, workspace),
+            total / self.n_users_,
+            gram / self.n_users_,
+            self.random_state,
         )
 
     def match(self, seed_ids: Any) -> tuple[np.ndarray, int]:
@@ -228,7 +255,7 @@ class Lookalike:
         """
         rows, unmatched = self.match(seed_ids)
         scores = self.space_.scores(fit_seed(self.space_, rows).weights, threads=self.threads)
-        ranking = self._ranking(scores, rows, unmatched, float("nan"), 0.2, None)
+        ranking = self._ranking(scores, rows, unmatched, Figures(len(rows), float("nan"), 0.2, None))
         return ranking.audience(size, include_seed=include_seed)
 
     def relevance(self, seed_ids: Any, sizes: Sequence[int], *, include_seed: bool = False) -> np.ndarray:
@@ -239,12 +266,13 @@ class Lookalike:
         """Share of seed users found in the top `top` of the ranking when left out; a random ranking gives `top`."""
         return self.rank(seed_ids, top=top).recall
 
-    def rank(self, seed_ids: Any, *, top: float = 0.2) -> Ranking:
+    def rank(self, seed_ids: Any, *, top: float = 0.2, epsilon: float | None = None) -> Ranking:
         """Everything about one seed: the ranking, and what leaving out each seed user in turn says of it.
 
         Parameters
         ----------
         top : share of the users outside the seed in which recall looks for the left-out ones, in (0, 1].
+        epsilon : privacy loss of recall and relevance (see `privacy`); None for exact ones. The order is always exact.
 
         Raises
         ------
@@ -255,21 +283,21 @@ class Lookalike:
         rows, unmatched = self.match(seed_ids)
         fit = fit_seed(self.space_, rows)
         scores = self.space_.scores(fit.weights, threads=self.threads)
-        recall, curve = float("nan"), None
-        if len(rows) > 1:
-            told = figures(left_out_users(rows, *fit.left_out(), top=top, random_state=self.random_state))
-            recall, curve = told.recall, told.curve
-        return self._ranking(scores, rows, unmatched, recall, top, curve)
+        left_out = left_out_users(rows, *fit.left_out(), top=top, random_state=self.random_state)
+        told = figures(left_out) if epsilon is None else self.noise(seed_ids, epsilon).figures(left_out)
+        return self._ranking(scores, rows, unmatched, told)
 
-    def _ranking(
-        self,
-        scores: np.ndarray,
-        rows: np.ndarray,
-        unmatched: int,
-        recall: float,
-        top: float,
-        curve: Relevance | None,
-    ) -> Ranking:
+    def noise(self, seed_ids: Any, epsilon: float) -> Noise:
+        """What `rank(seed_ids, epsilon=epsilon)` blurs its figures with, and the number of matches.
+
+        Raises
+        ------
+        SeedError : the seed holds something that is no id. ValueError : epsilon is not positive.
+        """
+        self._check_fitted()
+        return Noise.of(self.noise_key_, canonical_seed(seed_ids), epsilon)
+
+    def _ranking(self, scores: np.ndarray, rows: np.ndarray, unmatched: int, told: Figures) -> Ranking:
         # Equal scores come in a fixed random order: the order of the ids may mean something.
         shuffled = np.random.default_rng(self.random_state).permutation(self.n_users_)
         best_first = shuffled[np.argsort(-scores[shuffled], kind="stable")]
@@ -277,7 +305,7 @@ class Lookalike:
         is_seed[rows] = True
         in_seed = is_seed[best_first]
         order = np.concatenate([best_first[in_seed], best_first[~in_seed]])
-        return Ranking(order, scores, len(rows), unmatched, recall, top, curve, self.user_ids_)
+        return Ranking(order, scores, len(rows), unmatched, told, self.user_ids_)
 
     def save(self, directory: str | Path, *, open: storage.Opener | None = None) -> None:  # noqa: A002
         """Write the model into a directory.
@@ -295,8 +323,10 @@ class Lookalike:
                 "parameters": {name: getattr(self, name) for name in PARAMETERS},
                 "n_interactions": self.n_interactions_,
                 "n_active_users": self.n_active_users_,
+                "noise_key": self.noise_key_.hex(),
                 "mean_length": e.weighting.mean_length,
                 "regularizations": [one.regularization for one in e.als],
+                "report": self.report_.to_json(),
             },
             arrays={
                 "vectors": space.vectors,
@@ -339,6 +369,8 @@ class Lookalike:
             model.n_users_, model.n_items_ = len(model.user_ids_), len(model.item_ids_)
             model.n_interactions_ = int(facts["n_interactions"])
             model.n_active_users_ = int(facts["n_active_users"])
+            model.noise_key_ = bytes.fromhex(facts["noise_key"])
+            model.report_ = Report.from_json(facts["report"])
             vectors, gram, rotation = arrays["vectors"], arrays["gram"], arrays["rotation"]
             fits = (
                 vectors.shape == (model.n_users_, len(gram)),

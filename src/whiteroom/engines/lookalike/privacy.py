@@ -7,8 +7,8 @@ that enough users are left outside the seed are all made from these few noisy nu
 What is proved, for two runs of one model whose matched seeds differ by one user who is there or not:
 
 - The matched count is released with (epsilon / 3, DELTA)-differential privacy, and never exceeds the truth.
-- The parts of the ranking are released with a loss of at most `loss(...)`. The user's own place in them moves the
-  loss by at most 2/3 epsilon / Cells.calibrated. That the user, as part of the seed, also moves the places of others
+- The parts of the ranking are released with a loss of at most `loss(...)`. The user's own place in them loses at
+  most half of 2/3 epsilon. That the user, as part of the seed, also moves the places of others
   has no useful bound at 25 users: it was measured, and the scale is set so that 99 % of real neighbours have a loss
   of at most 2/3 epsilon. For those the advantage of anybody who tells the two runs apart is at most
   tanh(epsilon / 2) + DELTA.
@@ -42,8 +42,8 @@ SOFTNESS = 0.25
 CELL_SOFTNESS = 0.5
 CELL_NOISE = 2
 """The parts within the top are noisier than the top itself by this factor: recall needs the latter only."""
-FINE_FROM = 200
-"""From so many matched users on the top is divided."""
+FINE_FROM = (100, 200)
+"""From so many matched users on the top is divided; and from so many over epsilon."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,12 @@ class Cells:
 
 COARSE = Cells((), Fraction(5, 2))
 FINE = Cells((0.1, 0.25, 0.5), Fraction(3))
+
+
+def cells_for(matched: int, epsilon: Fraction | float) -> Cells:
+    """Few parts where the noise would drown many."""
+    least, loud = FINE_FROM
+    return FINE if matched >= max(least, loud / epsilon) else COARSE
 
 
 def _soft(position: np.ndarray, edge: float, softness: float) -> int:
@@ -176,9 +182,7 @@ class Noise:
         if not 0 < epsilon < math.inf:
             raise ValueError(f"epsilon must be a positive number, not {epsilon}.")
         if len(key) < KEY_BYTES:
-            raise ValueError(
-                f"The key of the noise has {len(key)} bytes; {KEY_BYTES} are needed. Train the model again."
-            )
+            raise ValueError(f"The noise's key has {len(key)} bytes, not {KEY_BYTES}. Train the model again.")
         ids = pc.take(seed, pc.array_sort_indices(seed))
         lengths = pc.binary_length(ids).to_numpy(zero_copy_only=False).astype("<i8")
         digest = hashlib.sha256(len(ids).to_bytes(8, "big") + lengths.tobytes())
@@ -205,7 +209,7 @@ class Noise:
     def figures(self, left_out: LeftOut) -> Figures:
         """Recall and relevance from noisy counts, clipped to their ranges and rounded."""
         about = max(1, self.matched(len(left_out.position)).about)
-        cells = FINE if about >= FINE_FROM else COARSE
+        cells = cells_for(about, self.epsilon)  # by a noisy number, which is told anyway
         counts, scales = cells.counts(left_out), cells.scales(self.epsilon * 2 / 3)
         draws = self._draws("figures", counts, scales)
         top, *within = [(n + draws.laplace(scale)) / UNITS for n, scale in zip(counts, scales, strict=True)]
@@ -254,7 +258,7 @@ def loss(one: LeftOut, other: LeftOut, epsilon: float, cells: Cells | None = Non
 
     Exact for the parts of the ranking; the matched count adds epsilon / 3 for each user by which the seeds differ.
     """
-    cells = cells or (FINE if min(len(one.position), len(other.position)) >= FINE_FROM else COARSE)
+    cells = cells or cells_for(min(len(one.position), len(other.position)), epsilon)
     scales = cells.scales(Fraction(str(epsilon)) * 2 / 3)
     changes = zip(cells.counts(one), cells.counts(other), scales, strict=True)
     return float(sum(abs(a - b) / scale for a, b, scale in changes)) + epsilon / 3 * abs(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 
-from whiteroom.engines.lookalike.metrics import Relevance
+from whiteroom.engines.lookalike.metrics import Figures, Relevance
 
 
 @dataclass(frozen=True)
@@ -21,20 +21,30 @@ class Ranking:
     scores : float32, by row number. Comparable within this ranking only.
     matched : seed ids that are users of the model; they are order[:matched].
     unmatched : distinct seed ids that are not.
-    recall : share of hidden seed users found in the top `top` of the users that were not fitted as seed, mean over
-        the folds, in [0, 1]; a random ranking gives `top`. NaN when fewer than two seed ids matched.
-    top : the share that recall looks at.
-    curve : relevance along the ranking; None when fewer than two seed ids matched.
+    figures : recall and relevance, exact or noisy (see `metrics.Figures`).
     """
 
     order: np.ndarray
     scores: np.ndarray
     matched: int
     unmatched: int
-    recall: float
-    top: float
-    curve: Relevance | None
+    figures: Figures
     user_ids: pa.Array = field(repr=False)
+
+    @property
+    def recall(self) -> float:
+        """Share of seed users found in the top `top` when left out, in [0, 1]; a random ranking gives `top`."""
+        return self.figures.recall
+
+    @property
+    def top(self) -> float:
+        """The share of the ranking that recall looks at."""
+        return self.figures.top
+
+    @property
+    def curve(self) -> Relevance | None:
+        """Relevance along the ranking; None when fewer than two seed ids matched."""
+        return self.figures.curve
 
     def available(self, *, include_seed: bool = False) -> int:
         """How many users an audience can have."""
@@ -62,8 +72,10 @@ class Ranking:
         self._check(sizes, include_seed)
         if self.curve is None:
             raise ValueError("Relevance needs at least two matched seed ids.")
-        others = max(1, len(self.order) - self.matched)
-        beyond_seed = np.maximum(sizes - (self.matched if include_seed else 0), 0)
+        # Noisy figures may not be told by the exact number of matches either.
+        matched = self.figures.matched
+        others = max(1, len(self.order) - matched)
+        beyond_seed = np.maximum(sizes - (matched if include_seed else 0), 0)
         return self.curve.at(np.maximum(beyond_seed - 0.5, 0) / others)
 
     def _check(self, sizes: np.ndarray, include_seed: bool) -> None:

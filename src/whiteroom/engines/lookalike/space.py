@@ -10,6 +10,7 @@ import numpy as np
 import scipy.linalg as sl
 
 from whiteroom.engines.lookalike.embedding import one_blas_thread
+from whiteroom.engines.lookalike.workspace import Workspace
 
 BACKGROUND = 20_000
 """Users that stand for the population where recall and relevance are measured."""
@@ -91,10 +92,16 @@ def user_space(
         return UserSpace(vectors, scale, mean, spectrum, axes, rows, bare.principal(rows))
 
 
-def quantized(vectors: np.ndarray, precision: str) -> tuple[np.ndarray, np.ndarray]:
+def quantized(vectors: np.ndarray, precision: str, workspace: Workspace) -> tuple[np.ndarray, np.ndarray]:
     """(vectors as float32, float16 or int8, scale): what they are multiplied by to get them back, nearly."""
-    ones = np.ones(vectors.shape[1], np.float32)
-    if precision != "int8":
-        return vectors.astype(precision, copy=False), ones
-    scale = np.maximum(np.abs(vectors).max(axis=0, initial=0), 1e-12).astype(np.float32) / 127
-    return np.rint(vectors / scale).astype(np.int8), scale
+    scale = np.ones(vectors.shape[1], np.float32)
+    if precision == "float32":
+        return vectors, scale
+    parts = [slice(start, start + ROWS_AT_ONCE) for start in range(0, len(vectors), ROWS_AT_ONCE)]
+    if precision == "int8":
+        largest = np.max([np.abs(vectors[part]).max(axis=0) for part in parts], axis=0)
+        scale = (np.maximum(largest, 1e-12) / 127).astype(np.float32)
+    kept = workspace.array(vectors.shape, precision)
+    for part in parts:
+        kept[part] = np.rint(vectors[part] / scale) if precision == "int8" else vectors[part]
+    return kept, scale

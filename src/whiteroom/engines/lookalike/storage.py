@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -100,7 +101,7 @@ def read_model(directory: Path, open_file: Opener) -> tuple[dict[str, Any], dict
     ------
     ModelFileError : the directory is no model, of another version, or a file is missing, cut or changed.
     """
-    try:
+    with _readable(directory):
         manifest = _read_manifest(directory, open_file)
         arrays: dict[str, np.ndarray] = {}
         texts: dict[str, pa.Array] = {}
@@ -113,6 +114,24 @@ def read_model(directory: Path, open_file: Opener) -> tuple[dict[str, Any], dict
             else:
                 texts[path.stem] = _read_text(path, open_file, expected)
         return manifest["facts"], arrays, texts
+
+
+def read_facts(directory: Path, open_file: Opener) -> dict[str, Any]:
+    """The facts alone, without looking at the other files.
+
+    Raises
+    ------
+    ModelFileError : there is no manifest of this version.
+    """
+    with _readable(directory):
+        facts: dict[str, Any] = _read_manifest(directory, open_file)["facts"]
+        return facts
+
+
+@contextmanager
+def _readable(directory: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise ModelFileError(f"{directory} holds no whole model: {error.filename or error} is missing.") from error
     except (OSError, KeyError, TypeError, AttributeError, ValueError, EOFError, pa.ArrowException) as error:

@@ -38,13 +38,15 @@ class Workspace:
     directory : where files are made; by default the system's temporary directory. It should be on a disk: files in
         a tmpfs are memory again.
     memory : bytes. What an array took is free again when it is garbage.
+    spills : whether anything may be written to disk; if not, more than `memory` is an error.
 
     Once closed it hands out nothing more; arrays handed out before stay valid.
     """
 
-    def __init__(self, directory: Path | None = None, memory: int = 2 << 30) -> None:
+    def __init__(self, directory: Path | None = None, memory: int = 2 << 30, *, spills: bool = True) -> None:
         self.directory = directory
         self.memory = memory
+        self.spills = spills
         self.used = 0
         self._fixed = 0
         self._closed = False
@@ -62,7 +64,7 @@ class Workspace:
 
         Raises
         ------
-        MemoryLimitError : there is no room on the disk either.
+        MemoryLimitError : there is no room on the disk either, or nothing may be written there.
         """
         size = prod(shape if isinstance(shape, tuple) else (shape,)) * np.dtype(dtype).itemsize
         if size == 0 or self.reserve(size):
@@ -105,6 +107,11 @@ class Workspace:
             )
 
     def _file(self) -> IO[bytes]:
+        if not self.spills:
+            raise MemoryLimitError(
+                f"The data need more than the {self.memory / 2**30:.1f} GiB of memory they may use, and nothing of "
+                "them may be written to disk. Allow more memory, or use less data."
+            )
         try:
             return tempfile.TemporaryFile(dir=self.directory)
         except OSError as error:

@@ -4,22 +4,26 @@
 VENV    := .venv
 BIN     := $(VENV)/bin
 STAMP   := $(VENV)/.up-to-date
+SPARK   := $(VENV)/.spark
 JS      := tests/js/node_modules/.up-to-date
 PYTEST  := $(BIN)/python -m pytest
 # Test processes: the tests start servers of their own, so more than the cores only wait for each other.
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test bench lint format types conformance chaos docs lock clean
+.PHONY: help setup demo test bench bench-lookalike lint format types conformance chaos docs lock clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(STAMP) $(JS) ## Build .venv with all that demo, tests and benchmarks need (nothing to do when up to date)
+setup: $(STAMP) $(SPARK) $(JS) ## Build .venv with all that demo, tests and benchmarks need (nothing to do when up to date)
 
 $(STAMP): pyproject.toml requirements.lock scripts/make-venv
 	@scripts/make-venv $(VENV)
 	@touch $@
+
+$(SPARK): requirements-spark.lock scripts/install-spark $(STAMP)
+	@scripts/install-spark $(VENV)
 
 $(JS): tests/js/package.json tests/js/package-lock.json scripts/install-js
 	@scripts/install-js tests/js
@@ -38,6 +42,12 @@ chaos: setup ## Run the tests that kill processes
 
 bench: $(STAMP) ## Print our figures beside those of peers measured in the same run
 	$(BIN)/python -m benchmarks
+
+bench-lookalike: $(STAMP) $(SPARK) ## The lookalike engine in full: quality, scale, Spark, privacy, with pictures (an hour)
+	$(BIN)/python -m benchmarks.lookalike --sizes --pictures build/pictures
+	$(BIN)/python -m benchmarks.scale --large --pictures build/pictures
+	$(BIN)/python -m benchmarks.spark
+	$(BIN)/python -m benchmarks.privacy
 
 lint: $(STAMP) types ## Check style, format and types
 	$(BIN)/ruff check .

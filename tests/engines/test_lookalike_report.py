@@ -83,7 +83,7 @@ def test_users_that_nothing_tells_apart_are_found_by_their_chance(told: Lookalik
     outsiders = space.background[:500]
     # 100 of 1,000 users, half of them the seed. The other 50, all alike and alike nobody else, share the first 50
     # places of 950: 9.5 of them are in the first 1 %, 47.5 in the first 5 %.
-    alike = np.tile(10 * space.vectors[7], (100, 1))
+    alike = np.tile(10 * space.vectors[7].astype(np.float32) * space.scale, (100, 1))
     assert reports._found(space, alike, outsiders, 50, 100, 1000) == pytest.approx((9.5 / 50, 47.5 / 50, 1, 1, 1))
     usual = np.tile(space.mean.astype(np.float32), (100, 1))
     assert reports._found(space, usual, outsiders, 50, 100, 1000) == pytest.approx(TOPS)

@@ -13,6 +13,7 @@ must be a classic one: Spark Connect has no broadcasts.
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import secrets
 import sys
@@ -27,7 +28,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
-from whiteroom.engines.lookalike.embedding import Start, learn_embedding, one_blas_thread
+from whiteroom.engines.lookalike.embedding import Embedding, Start, learn_embedding, one_blas_thread
 from whiteroom.engines.lookalike.errors import InteractionsError
 from whiteroom.engines.lookalike.features import feature_columns
 from whiteroom.engines.lookalike.interactions import (
@@ -63,10 +64,13 @@ ROW_BITS = 33
 
 
 def session(master: str, options: dict[str, str] | None = None) -> SparkSession:
-    """A session whose Python workers on this machine run this interpreter."""
+    """A session whose Python workers on this machine run this interpreter.
+
+    What Spark writes to disks on its way (shuffles, spills, what is cached) holds ids, so it is encrypted.
+    """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(master).appName("whiteroom")
-    for name, value in (options or {}).items():
+    for name, value in ({"spark.io.encryption.enabled": "true"} | (options or {})).items():
         builder = builder.config(name, value)
     return builder.getOrCreate()
 
@@ -157,7 +161,7 @@ class ClusterRows:
 
     def coverage(self, columns: np.ndarray) -> tuple[float, int]:
         """(share of the interactions that are with these items, users without any of them)."""
-        shared = self.frame.sparkSession.sparkContext.broadcast(columns)
+        shared = _broadcast(self.frame, columns)
         parts = self.frame.mapInArrow(partial(_covered, shared, self.n_items), "n long, covered double, blank long")
         n, covered, blank = (pc.sum(column).as_py() for column in parts.toArrow().columns)
         return covered / n, blank
@@ -270,14 +274,13 @@ def _encode(
     model: Lookalike, rows: ClusterRows, F: sp.csr_matrix, cache: Callable[[DataFrame], DataFrame]
 ) -> ClusterVectors:
     """The vectors, which are not computed yet."""
-    spark, frame = rows.frame.sparkSession, rows.frame
+    frame = rows.frame
     if F.shape[1]:
         lists = (pa.LargeListArray.from_arrays(pa.array(F.indptr, pa.int64()), part) for part in (F.indices, F.data))
         features = pa.table([rows.ids, *lists], names=["id", "columns", "weights"])
-        frame = frame.join(spark.createDataFrame(features), "id")
+        frame = frame.join(frame.sparkSession.createDataFrame(features), "id")
     first_rows = np.cumsum(np.bincount((rows.ids >> ROW_BITS) + 1))
-    embedding = spark.sparkContext.broadcast(model.embedding_)
-    encoding = partial(_encoded, embedding, first_rows, model.n_items_, F.shape[1])
+    encoding = partial(_encoded, _broadcast(frame, model.embedding_), first_rows, model.n_items_, F.shape[1])
     vectors = cache(frame.mapInArrow(encoding, "row long, user_id string, vector binary"))
     return ClusterVectors(vectors, (model.n_users_, model.embedding_.dimensions), np.dtype(np.float32))
 
@@ -303,6 +306,11 @@ def _report(model: Lookalike, rows: ClusterRows, users: np.ndarray, X: sp.csr_ma
         n_main_axes=int(np.searchsorted(variance, VARIANCE * variance[-1]) + 1) if variance[-1] > 0 else 0,
         probes=_probes(there, model.item_ids_, X, F, embedding, space, model.probes, model.random_state, model.threads),
     )
+
+
+def _broadcast(frame: DataFrame, value: Any) -> Any:
+    """To be unpickled in the executors: PySpark 4.3 cannot encrypt a broadcast that holds arrays."""
+    return frame.sparkSession.sparkContext.broadcast(pickle.dumps(value))
 
 
 def _named(column: str, name: str) -> Any:
@@ -406,11 +414,12 @@ def _canonical(schema: Schema, batches: Batches) -> Batches:
 
 
 def _encoded(embedding: Any, first_rows: np.ndarray, n_items: int, n_features: int, batches: Batches) -> Batches:
+    learned: Embedding = pickle.loads(embedding.value)  # noqa: S301 - what this program pickled
     for batch in batches:
         F = sp.csr_matrix((len(batch), 0), dtype=np.float32)
         if n_features:
             F = _csr(batch["columns"], batch["weights"].flatten().to_numpy(), n_features)
-        vectors = embedding.value.encode(_counts(batch, n_items), F, threads=1)
+        vectors = learned.encode(_counts(batch, n_items), F, threads=1)
         ids = batch["id"].to_numpy()
         rows = first_rows[ids >> ROW_BITS] + (ids & ((1 << ROW_BITS) - 1))
         yield pa.record_batch([rows, batch["user_id"], _blobs(vectors)], names=["row", "user_id", "vector"])
@@ -423,12 +432,13 @@ def _quantized(precision: str, scale: np.ndarray, batches: Batches) -> Batches:
         yield batch.set_column(2, "vector", _blobs(vectors.astype(precision)))
 
 
-def _covered(columns: Any, n_items: int, batches: Batches) -> Batches:
+def _covered(shared: Any, n_items: int, batches: Batches) -> Batches:
+    columns = pickle.loads(shared.value)  # noqa: S301 - what this program pickled
     for batch in batches:
         X = _counts(batch, n_items)
         counts = batch["counts"].flatten().to_numpy()
         rows = Rows(X.indptr.astype(np.int64), X.indices, counts.astype(np.uint16), n_items)
-        _, share, blank = _coverage(rows, columns.value)
+        _, share, blank = _coverage(rows, columns)
         n = int(counts.sum())
         yield pa.record_batch([[n], [share * n], [blank]], names=["n", "covered", "blank"])
 

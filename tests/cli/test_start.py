@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.conftest import ENVIRONMENT, CommandLine
 
-COMMANDS = ["serve", "worker", "audit", "account", "bucket", "table", "settings", "doctor", "demo"]
+COMMANDS = ["serve", "worker", "audit", "account", "audience-model", "bucket", "table", "settings", "doctor", "demo"]
 
 
 def test_help_names_every_command_for_people_and_no_other(cli: CommandLine) -> None:

@@ -95,8 +95,8 @@ def test_a_users_values_are_gathered_over_its_rows_and_a_number_is_the_mean() ->
     )
     with Workspace() as workspace:
         data = read_interactions(table, Schema(categorical=("color", "flag"), numerical=("age",)), workspace=workspace)
-        F, names = feature_columns(data, np.arange(3))
-    held = dict(zip(names, F.toarray().T.tolist(), strict=True))
+        columns, names = feature_columns(data, np.arange(3))
+    held = dict(zip(names, columns.toarray().T.tolist(), strict=True))
     # idf-weighted and of unit length within a feature: blue (1 of 3 users) weighs more than red (2 of 3).
     red, blue = np.log1p(3 / 2), np.log1p(3)
     assert held["color=red"] == pytest.approx([red / np.hypot(red, blue), 1, 0])

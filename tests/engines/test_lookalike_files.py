@@ -115,7 +115,7 @@ def test_a_manifest_cannot_name_files_elsewhere(saved: Path) -> None:
 
 
 def test_pickles_are_never_read(saved: Path) -> None:
-    np.save(saved / "gram.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    np.save(saved / "axes.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(ModelFileError):
         Lookalike.load(saved)
 

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whiteroom.engines.lookalike import InteractionsError, Schema, interactions, matrix, workspace
+from whiteroom.engines.lookalike import InteractionsError, Schema, interactions, matrix, sources, workspace
 from whiteroom.engines.lookalike.errors import MemoryLimitError
 from whiteroom.engines.lookalike.interactions import Interactions, read_interactions
 from whiteroom.engines.lookalike.matrix import MOST_REPEATS, Population, Rows, build_population, sample_users
@@ -33,7 +33,8 @@ def pieces_of(size: int) -> Iterator[None]:
     """All that is done piece by piece is done by pieces of this size."""
     with pytest.MonkeyPatch.context() as patch:
         for module, names in {
-            interactions: ("ROWS_AT_ONCE", "BYTES_AT_ONCE", "IDS_AT_ONCE", "SLICE"),
+            sources: ("ROWS_AT_ONCE", "BYTES_AT_ONCE", "SLICE"),
+            interactions: ("ROWS_AT_ONCE", "IDS_AT_ONCE"),
             matrix: ("ROWS_AT_ONCE", "PARTITION"),
             workspace: ("PIECE_BYTES",),
         }.items():

@@ -10,10 +10,10 @@ The method, its formulas and its limits are in docs/lookalike.md. Knows no accou
 """
 
 from whiteroom.engines.lookalike.errors import InteractionsError, LookalikeError, ModelFileError, SeedError
-from whiteroom.engines.lookalike.sources import Schema
 from whiteroom.engines.lookalike.metrics import Relevance
 from whiteroom.engines.lookalike.model import Lookalike
 from whiteroom.engines.lookalike.ranking import Ranking
+from whiteroom.engines.lookalike.sources import Schema
 
 __all__ = [
     "InteractionsError",

@@ -9,7 +9,7 @@ machine or on others.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -19,18 +19,16 @@ import numpy as np
 import scipy.linalg as sl
 import scipy.sparse as sp
 
+from whiteroom.engines.lookalike.weighting import Weighting
+
 Progress = Callable[[float, str], None]
 
-BM25_K1 = 1.2
-BM25_B = 0.75
 VIEW_FACTORS = 128
 """Length of each view's vectors, at most."""
 OVERSAMPLING = 16
 SUBSPACE_ITERATIONS = 3
 WARM_ITERATIONS = 1
 """Iterations of each kind that start from what an earlier model learned."""
-LENGTH_POWER = -0.25
-"""Rows of the linear view are multiplied by this power of their sum: between raw rows and rows of equal weight."""
 LINEAR_WEIGHT = 0.7
 ALS_REGULARIZATION = 0.45
 """In units of the largest singular value that noise of the matrix's mean square would have (Marchenko, Pastur 1967):
@@ -59,39 +57,6 @@ ALS_VIEWS = (
 
 
 @dataclass(frozen=True)
-class Weighting:
-    """Rows of counts as rows of the two matrices that are factorised.
-
-    Attributes
-    ----------
-    idf : float32, items. mean_length : of a row of counts.
-    """
-
-    idf: np.ndarray
-    mean_length: float
-
-    @classmethod
-    def of(cls, X: sp.csr_matrix) -> Weighting:
-        """For rows like those of X (users x items, csr float32: 1 + log of counts)."""
-        n = X.shape[0]
-        df = np.bincount(X.indices, minlength=X.shape[1])
-        # Lucene's form of Robertson and Zaragoza 2009, section 3.5: positive for every df.
-        idf = np.log1p((n - df + 0.5) / (df + 0.5)).astype(np.float32)
-        return cls(idf, max(float(_row_sums(X).mean()), 1e-12))
-
-    def confidences(self, X: sp.csr_matrix) -> sp.csr_matrix:
-        """BM25 weights: users are documents, items are terms."""
-        saturation = BM25_K1 * (1 - BM25_B + BM25_B * _row_sums(X) / self.mean_length)
-        per_entry = np.repeat(saturation.astype(np.float32), np.diff(X.indptr))
-        return _like(X, X.data * np.float32(BM25_K1 + 1) / (X.data + per_entry) * self.idf[X.indices])
-
-    def linear(self, X: sp.csr_matrix) -> sp.csr_matrix:
-        """Rows times their sum to the LENGTH_POWER."""
-        scale = np.maximum(_row_sums(X), 1e-12) ** LENGTH_POWER
-        return _like(X, X.data * np.repeat(scale.astype(np.float32), np.diff(X.indptr)))
-
-
-@dataclass(frozen=True)
 class AlsFactors:
     """One of ALS_VIEWS as learned.
 
@@ -106,6 +71,9 @@ class AlsFactors:
     center: np.ndarray
 
 
+_ARRAYS = ("columns", "right", "features", "views_mean", "rotation")
+
+
 @dataclass(frozen=True)
 class Embedding:
     """Everything that makes a user's vector from the user's row.
@@ -116,7 +84,7 @@ class Embedding:
     right : float32, columns x factors: right singular vectors of the linear rows.
     als : for each of ALS_VIEWS.
     features : float32, feature columns x factors: right singular vectors of the features.
-    mean : float32, all views side by side: subtracted from them.
+    views_mean : float32, all views side by side: subtracted from them.
     rotation : float32, views x dimensions: weighs the views and turns them to their principal axes.
     """
 
@@ -125,12 +93,33 @@ class Embedding:
     right: np.ndarray
     als: tuple[AlsFactors, ...]
     features: np.ndarray
-    mean: np.ndarray
+    views_mean: np.ndarray
     rotation: np.ndarray
 
     @property
     def dimensions(self) -> int:
         return int(self.rotation.shape[1])
+
+    def facts(self) -> dict[str, Any]:
+        """The numbers of this, for JSON; the rest is in `arrays`, and `of` puts both together again."""
+        return {
+            "mean_length": self.weighting.mean_length,
+            "regularizations": [one.regularization for one in self.als],
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        als = {f"als_{k}": one.columns for k, one in enumerate(self.als)}
+        centers = {f"als_center_{k}": one.center for k, one in enumerate(self.als)}
+        return {"idf": self.weighting.idf, **als, **centers} | {name: getattr(self, name) for name in _ARRAYS}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Embedding:
+        als = [
+            AlsFactors(arrays[f"als_{k}"], float(regularization), arrays[f"als_center_{k}"])
+            for k, regularization in enumerate(facts["regularizations"])
+        ]
+        weighting = Weighting(arrays["idf"], float(facts["mean_length"]))
+        return cls(weighting=weighting, als=tuple(als), **{name: arrays[name] for name in _ARRAYS})
 
     def encode(self, X: sp.csr_matrix, F: sp.csr_matrix, *, threads: int = 0) -> np.ndarray:
         """Vectors of users: float32, rows x dimensions.
@@ -141,7 +130,7 @@ class Embedding:
         threads : changes no result.
         """
         with one_blas_thread():
-            return np.asarray((np.concatenate(self.views(X, F, threads), axis=1) - self.mean) @ self.rotation)
+            return np.asarray((np.concatenate(self.views(X, F, threads), axis=1) - self.views_mean) @ self.rotation)
 
     def views(self, X: sp.csr_matrix, F: sp.csr_matrix, threads: int) -> list[np.ndarray]:
         """float32, rows x factors each: linear, ALS_VIEWS, features."""
@@ -201,7 +190,7 @@ def learn_embedding(
             rows = np.sort(np.random.default_rng(random_state).choice(rows, AXES_USERS, replace=False))
         weights = [LINEAR_WEIGHT, *(view.weight for view in ALS_VIEWS), feature_weight]
         mean, rotation = _principal_axes(bare.views(X[rows], F[rows], threads), weights, dimensions)
-    return replace(bare, mean=mean, rotation=rotation)
+    return replace(bare, views_mean=mean, rotation=rotation)
 
 
 @dataclass(frozen=True)
@@ -349,14 +338,6 @@ def _principal_axes(views: list[np.ndarray], weights: list[float], dimensions: i
     if not len(kept):
         return mean, np.zeros((len(mean), 1), np.float32)
     return mean, (scale[:, None] * axes[:, kept]).astype(np.float32)
-
-
-def _like(X: sp.csr_matrix, data: np.ndarray) -> sp.csr_matrix:
-    return sp.csr_matrix((data.astype(np.float32, copy=False), X.indices, X.indptr), shape=X.shape)
-
-
-def _row_sums(X: sp.csr_matrix) -> np.ndarray:
-    return np.asarray(X.sum(axis=1, dtype=np.float64)).ravel()
 
 
 def _unit_rows(vectors: np.ndarray) -> np.ndarray:

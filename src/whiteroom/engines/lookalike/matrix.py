@@ -14,11 +14,6 @@ import scipy.sparse as sp
 from whiteroom.engines.lookalike.interactions import Interactions
 from whiteroom.engines.lookalike.workspace import Workspace, drop_pages
 
-BM25_K1 = 1.2
-BM25_B = 0.75
-BM25_GAIN = 3.0
-"""The confidence of a BM25 weight of 1; chosen with the rest of the recipe on LAL-Eval."""
-
 ROWS_AT_ONCE = 4_000_000
 PARTITION = 8_000_000
 """Interactions counted together; counting takes about 40 bytes of memory for each."""
@@ -279,34 +274,3 @@ def _active_users(X: Rows) -> int:
         sums = np.add.reduceat(X.counts[first:last], X.indptr[start:stop] - first, dtype=np.int64)
         active += int(np.count_nonzero(sums >= 2))
     return active
-
-
-def _row_sums(matrix: sp.csr_matrix) -> np.ndarray:
-    return np.asarray(matrix.sum(axis=1, dtype=np.float64)).ravel()
-
-
-def bm25(X: sp.csr_matrix) -> sp.csr_matrix:
-    """BM25 weights of the rows, times BM25_GAIN: the confidences for ALS. Users are documents, items are terms.
-
-    idf = log(1 + (n - df + 1/2) / (df + 1/2)), positive for every df (Lucene's form of Robertson and
-    Zaragoza 2009, section 3.5); tf is the entry of X, length is the row's sum.
-    """
-    length = _row_sums(X)
-    saturation = BM25_K1 * (1 - BM25_B + BM25_B * length / max(float(length.mean()), 1e-12))
-    df = np.bincount(X.indices, minlength=X.shape[1])
-    idf = np.log1p((X.shape[0] - df + 0.5) / (df + 0.5))
-    per_entry = np.repeat(saturation.astype(np.float32), np.diff(X.indptr))
-    weights = X.data * np.float32(BM25_K1 + 1) / (X.data + per_entry) * idf.astype(np.float32)[X.indices]
-    return sp.csr_matrix((weights * np.float32(BM25_GAIN), X.indices, X.indptr), shape=X.shape)
-
-
-def tfidf_scales(X: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray]:
-    """(row_scale, column_scale) such that diag(row_scale) X diag(column_scale) has TF-IDF rows of unit length.
-
-    idf = log(1 + n / df). Keeping the scales instead of a second matrix halves the memory of a model.
-    """
-    df = np.bincount(X.indices, minlength=X.shape[1])
-    column_scale = np.log1p(X.shape[0] / np.maximum(df, 1)).astype(np.float32)
-    squares = sp.csr_matrix((np.square(X.data * column_scale[X.indices]), X.indices, X.indptr), shape=X.shape)
-    length = np.sqrt(_row_sums(squares))
-    return np.where(length > 0, 1 / np.maximum(length, 1e-12), 0).astype(np.float32), column_scale

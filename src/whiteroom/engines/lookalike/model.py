@@ -14,10 +14,8 @@ import scipy.sparse as sp
 
 from whiteroom.engines.lookalike import storage
 from whiteroom.engines.lookalike.embedding import (
-    AlsFactors,
     Embedding,
     Start,
-    Weighting,
     learn_embedding,
     one_blas_thread,
 )
@@ -324,23 +322,16 @@ class Lookalike:
                 "n_interactions": self.n_interactions_,
                 "n_active_users": self.n_active_users_,
                 "noise_key": self.noise_key_.hex(),
-                "mean_length": e.weighting.mean_length,
-                "regularizations": [one.regularization for one in e.als],
+                "embedding": e.facts(),
                 "report": self.report_.to_json(),
             },
             arrays={
                 "vectors": space.vectors,
                 "scale": space.scale,
                 "mean": space.mean,
-                "gram": (space.axes * space.spectrum) @ space.axes.T + np.outer(space.mean, space.mean),
-                "idf": e.weighting.idf,
-                "columns": e.columns,
-                "right": e.right,
-                **{f"als_{k}": one.columns for k, one in enumerate(e.als)},
-                **{f"als_center_{k}": one.center for k, one in enumerate(e.als)},
-                "features": e.features,
-                "views_mean": e.mean,
-                "rotation": e.rotation,
+                "spectrum": space.spectrum,
+                "axes": space.axes,
+                **e.arrays(),
             },
             texts={
                 "user_ids": self.user_ids_,
@@ -371,28 +362,18 @@ class Lookalike:
             model.n_active_users_ = int(facts["n_active_users"])
             model.noise_key_ = bytes.fromhex(facts["noise_key"])
             model.report_ = Report.from_json(facts["report"])
-            vectors, gram, rotation = arrays["vectors"], arrays["gram"], arrays["rotation"]
+            rotation = arrays["rotation"]
             fits = (
-                vectors.shape == (model.n_users_, len(gram)),
-                gram.shape == (rotation.shape[1], rotation.shape[1]),
+                arrays["vectors"].shape == (model.n_users_, rotation.shape[1]),
+                arrays["axes"].shape == (rotation.shape[1], rotation.shape[1]),
                 arrays["idf"].shape == (model.n_items_,),
                 len(arrays["right"]) == len(arrays["columns"]),
             )
             if not all(fits):
                 raise ModelFileError(f"The files in {directory} do not belong together.")
-            model.embedding_ = Embedding(
-                Weighting(arrays["idf"], float(facts["mean_length"])),
-                arrays["columns"],
-                arrays["right"],
-                tuple(
-                    AlsFactors(arrays[f"als_{k}"], float(regularization), arrays[f"als_center_{k}"])
-                    for k, regularization in enumerate(facts["regularizations"])
-                ),
-                arrays["features"],
-                arrays["views_mean"],
-                rotation,
-            )
-            model.space_ = user_space(vectors, arrays["scale"], arrays["mean"], gram, model.random_state)
+            model.embedding_ = Embedding.of(facts["embedding"], arrays)
+            kept = {name: arrays[name] for name in ("vectors", "scale", "mean", "spectrum", "axes")}
+            model.space_ = UserSpace.of(**kept, random_state=model.random_state)
         except (KeyError, TypeError, ValueError) as error:
             if isinstance(error, ModelFileError):
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg as sl
@@ -39,6 +39,23 @@ class UserSpace:
     background_rows: np.ndarray
     background: np.ndarray
     choosing: int = CHOOSING
+
+    @classmethod
+    def of(
+        cls,
+        vectors: np.ndarray,
+        scale: np.ndarray,
+        mean: np.ndarray,
+        spectrum: np.ndarray,
+        axes: np.ndarray,
+        random_state: int,
+    ) -> UserSpace:
+        """The space of these vectors, with a background drawn from them."""
+        # At random, not by id, which may mean something: a part of them has to stand for all.
+        rows = np.random.default_rng(random_state).permutation(len(vectors))[:BACKGROUND]
+        bare = cls(vectors, scale, mean, spectrum, axes, rows, np.empty((0, 0), np.float32))
+        with one_blas_thread():
+            return replace(bare, background=bare.principal(rows))
 
     @property
     def n_users(self) -> int:
@@ -83,13 +100,9 @@ def user_space(
     ----------
     mean : float64, dimensions: of the vectors. gram : float64, dimensions x dimensions: mean of their outer products.
     """
-    # At random, not by id, which may mean something: a part of them has to stand for all.
-    rows = np.random.default_rng(random_state).permutation(len(vectors))[:BACKGROUND]
     with one_blas_thread():
         spectrum, axes = sl.eigh(gram - np.outer(mean, mean))
-        spectrum = np.maximum(spectrum, 0)
-        bare = UserSpace(vectors, scale, mean, spectrum, axes, rows, np.empty((0, 0), np.float32))
-        return UserSpace(vectors, scale, mean, spectrum, axes, rows, bare.principal(rows))
+    return UserSpace.of(vectors, scale, mean, np.maximum(spectrum, 0), axes, random_state)
 
 
 def quantized(vectors: np.ndarray, precision: str, workspace: Workspace) -> tuple[np.ndarray, np.ndarray]:

@@ -28,21 +28,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import scipy.sparse as sp
 
-from whiteroom.engines.lookalike.embedding import Embedding, Start, learn_embedding, one_blas_thread
+from whiteroom.engines.lookalike import spark_batches as batches
+from whiteroom.engines.lookalike.embedding import Start, learn_embedding
 from whiteroom.engines.lookalike.errors import InteractionsError
 from whiteroom.engines.lookalike.features import feature_columns
-from whiteroom.engines.lookalike.interactions import (
-    _Categorical,
-    _check_id_type,
-    _check_not_empty,
-    _ids,
-    _Numerical,
-    read_interactions,
-)
-from whiteroom.engines.lookalike.matrix import MOST_REPEATS, WEIGHTS, Rows, _sample_users
+from whiteroom.engines.lookalike.interactions import _Categorical, _check_id_type, _Numerical, read_interactions
+from whiteroom.engines.lookalike.matrix import MOST_REPEATS, _sample_users
 from whiteroom.engines.lookalike.model import Lookalike
 from whiteroom.engines.lookalike.privacy import KEY_BYTES
-from whiteroom.engines.lookalike.report import POPULAR_ITEMS, VARIANCE, Report, _coverage, _probes
+from whiteroom.engines.lookalike.report import POPULAR_ITEMS, VARIANCE, Report, _probes
 from whiteroom.engines.lookalike.sources import Schema, check_columns
 from whiteroom.engines.lookalike.space import UserSpace, user_space
 from whiteroom.engines.lookalike.workspace import Workspace
@@ -56,11 +50,7 @@ try:
 except ImportError as error:
     raise ImportError("Training on Spark needs PySpark 4 and Java 17: pip install 'whiteroom[spark]'") from error
 
-Batches = Iterator[pa.RecordBatch]
 Progress = Callable[[float, str], None]
-
-ROW_BITS = 33
-"""`monotonically_increasing_id` is the number of a partition, and in so many lower bits that of a row in it."""
 
 
 def session(master: str, options: dict[str, str] | None = None) -> SparkSession:
@@ -144,7 +134,7 @@ class ClusterRows:
 
     Attributes
     ----------
-    frame : one row a user: id (see ROW_BITS), user_id, items (codes, ascending), counts; cached.
+    frame : one row a user: id (see `spark_batches.ROW_BITS`), user_id, items (codes, ascending), counts; cached.
     ids, entries : int, users, in the order of the sorted user ids: the id, and how many items there are.
     """
 
@@ -157,12 +147,14 @@ class ClusterRows:
         """See `Rows.take`."""
         wanted = self.frame.sparkSession.createDataFrame(pa.table({"id": self.ids[rows]}))
         found = self.frame.join(wanted, "id", "left_semi").select("id", "items", "counts").toArrow()
-        return _counts(found.sort_by("id").combine_chunks().to_batches()[0], self.n_items)
+        return batches.counts(found.sort_by("id").combine_chunks().to_batches()[0], self.n_items)
 
     def coverage(self, columns: np.ndarray) -> tuple[float, int]:
         """(share of the interactions that are with these items, users without any of them)."""
         shared = _broadcast(self.frame, columns)
-        parts = self.frame.mapInArrow(partial(_covered, shared, self.n_items), "n long, covered double, blank long")
+        parts = self.frame.mapInArrow(
+            partial(batches.covered, shared, self.n_items), "n long, covered double, blank long"
+        )
         n, covered, blank = (pc.sum(column).as_py() for column in parts.toArrow().columns)
         return covered / n, blank
 
@@ -188,7 +180,9 @@ class ClusterVectors:
         found = self.frame.join(fn.broadcast(wanted), "row").select("row", "vector").toArrow()
         vectors = np.empty((len(rows), self.shape[1]), self.dtype)
         order = np.argsort(rows)
-        vectors[order[np.searchsorted(rows, found["row"].to_numpy(), sorter=order)]] = _vectors(found, self.dtype)
+        vectors[order[np.searchsorted(rows, found["row"].to_numpy(), sorter=order)]] = batches.vectors(
+            found, self.dtype
+        )
         return vectors
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -196,15 +190,17 @@ class ClusterVectors:
 
     def fetch(self, out: np.ndarray) -> np.ndarray:
         """All vectors, in `out`; they come partition by partition."""
-        for packed in self.frame.mapInArrow(_packed, "batch binary").toLocalIterator(prefetchPartitions=True):
+        for packed in self.frame.mapInArrow(batches.packed, "batch binary").toLocalIterator(prefetchPartitions=True):
             for batch in pa.ipc.open_stream(packed.batch):
-                out[batch["row"].to_numpy()] = _vectors(batch, self.dtype)
+                out[batch["row"].to_numpy()] = batches.vectors(batch, self.dtype)
         return out
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(mean of the vectors, mean of their outer products, largest absolute number of each dimension), float64."""
         n, size = self.shape
-        parts = self.frame.mapInArrow(partial(_moments, size), "total binary, gram binary, largest binary").toArrow()
+        parts = self.frame.mapInArrow(
+            partial(batches.moments, size), "total binary, gram binary, largest binary"
+        ).toArrow()
         total, gram, largest = ([np.frombuffer(one) for one in part.to_pylist()] for part in parts.columns)
         return np.sum(total, axis=0) / n, np.sum(gram, axis=0).reshape(size, size) / n, np.max(largest, axis=0)
 
@@ -213,7 +209,7 @@ class ClusterVectors:
         scale = np.ones(self.shape[1], np.float32)
         if precision == "int8":
             scale = (np.maximum(largest, 1e-12) / 127).astype(np.float32)
-        frame = self.frame.mapInArrow(partial(_quantized, precision, scale), self.frame.schema)
+        frame = self.frame.mapInArrow(partial(batches.quantized, precision, scale), self.frame.schema)
         return ClusterVectors(frame, self.shape, np.dtype(precision)), scale
 
 
@@ -231,12 +227,11 @@ class ClusterSpace(UserSpace):
         """`scores` as a data frame (row, user_id, score), for what should not pass the driver."""
         vectors: Any = self.vectors
         frame: DataFrame = vectors.frame
-        nobody = np.empty((0, self.scale.size), np.float32)
-        bare = UserSpace(nobody, self.scale, self.mean, self.spectrum, self.axes, np.empty(0, np.int64), nobody)
-        return frame.mapInArrow(partial(_scored, bare, weights, vectors.dtype), "row long, user_id string, score float")
-
-
-# In the driver --------------------------------------------------------------------------------------------------------
+        none = np.empty((0, 0), np.float32)
+        bare = UserSpace(none, self.scale, self.mean, np.empty(0), none, np.empty(0, np.int64), none)
+        return frame.mapInArrow(
+            partial(batches.scored, bare, weights, vectors.dtype), "row long, user_id string, score float"
+        )
 
 
 def _count(
@@ -245,7 +240,7 @@ def _count(
     """`build_population`: (rows, users of each item) within the model's caps. Sets the model's ids and numbers."""
     spark = interactions.sparkSession
     ids = interactions.select(_named(schema.user_id, "user_id"), _named(schema.item_id, "item_id"))
-    texts = ids.mapInArrow(partial(_canonical, schema), "user_id string, item_id string")
+    texts = ids.mapInArrow(partial(batches.canonical, schema), "user_id string, item_id string")
     pairs = cache(texts.groupBy("user_id", "item_id").agg(fn.count("*").alias("n")))
     if model.max_interactions is not None or model.max_users is not None:
         activity = pairs.groupBy("user_id").agg(fn.sum("n").alias("n")).sort("user_id").toArrow()
@@ -279,8 +274,8 @@ def _encode(
         lists = (pa.LargeListArray.from_arrays(pa.array(F.indptr, pa.int64()), part) for part in (F.indices, F.data))
         features = pa.table([rows.ids, *lists], names=["id", "columns", "weights"])
         frame = frame.join(frame.sparkSession.createDataFrame(features), "id")
-    first_rows = np.cumsum(np.bincount((rows.ids >> ROW_BITS) + 1))
-    encoding = partial(_encoded, _broadcast(frame, model.embedding_), first_rows, model.n_items_, F.shape[1])
+    first_rows = np.cumsum(np.bincount((rows.ids >> batches.ROW_BITS) + 1))
+    encoding = partial(batches.encoded, _broadcast(frame, model.embedding_), first_rows, model.n_items_, F.shape[1])
     vectors = cache(frame.mapInArrow(encoding, "row long, user_id string, vector binary"))
     return ClusterVectors(vectors, (model.n_users_, model.embedding_.dimensions), np.dtype(np.float32))
 
@@ -360,7 +355,7 @@ def _features(interactions: DataFrame, schema: Schema, user_ids: pa.Array) -> tu
     aliased = (_named(name, alias) for alias, name in named.items())
     columns = interactions.select(_named(schema.user_id, "user_id"), *aliased)
     kinds = StructType([StructField("user_id", StringType()), *columns.schema.fields[1:]])
-    values = columns.mapInArrow(partial(_canonical, schema), kinds)
+    values = columns.mapInArrow(partial(batches.canonical, schema), kinds)
     by_user = []
     for column in kinds.fields[1:]:
         value = fn.col(column.name)
@@ -397,93 +392,3 @@ def _errors_of_workers() -> Iterator[None]:
         if said := re.search(r"InteractionsError: (.+)", str(error)):
             raise InteractionsError(said[1]) from None
         raise
-
-
-# In the executors -----------------------------------------------------------------------------------------------------
-
-
-def _canonical(schema: Schema, batches: Batches) -> Batches:
-    """user_id and item_id, where they are, as canonical texts."""
-    for batch in batches:
-        for name, column in (("user_id", schema.user_id), ("item_id", schema.item_id)):
-            if (at := batch.schema.get_field_index(name)) >= 0:
-                texts = _ids(pa.chunked_array([batch[name]]), column).combine_chunks()
-                _check_not_empty(texts, column)
-                batch = batch.set_column(at, name, texts.cast(pa.string()))
-        yield batch
-
-
-def _encoded(embedding: Any, first_rows: np.ndarray, n_items: int, n_features: int, batches: Batches) -> Batches:
-    learned: Embedding = pickle.loads(embedding.value)  # noqa: S301 - what this program pickled
-    for batch in batches:
-        F = sp.csr_matrix((len(batch), 0), dtype=np.float32)
-        if n_features:
-            F = _csr(batch["columns"], batch["weights"].flatten().to_numpy(), n_features)
-        vectors = learned.encode(_counts(batch, n_items), F, threads=1)
-        ids = batch["id"].to_numpy()
-        rows = first_rows[ids >> ROW_BITS] + (ids & ((1 << ROW_BITS) - 1))
-        yield pa.record_batch([rows, batch["user_id"], _blobs(vectors)], names=["row", "user_id", "vector"])
-
-
-def _quantized(precision: str, scale: np.ndarray, batches: Batches) -> Batches:
-    for batch in batches:
-        vectors = _vectors(batch, np.float32)
-        vectors = np.rint(vectors / scale) if precision == "int8" else vectors
-        yield batch.set_column(2, "vector", _blobs(vectors.astype(precision)))
-
-
-def _covered(shared: Any, n_items: int, batches: Batches) -> Batches:
-    columns = pickle.loads(shared.value)  # noqa: S301 - what this program pickled
-    for batch in batches:
-        X = _counts(batch, n_items)
-        counts = batch["counts"].flatten().to_numpy()
-        rows = Rows(X.indptr.astype(np.int64), X.indices, counts.astype(np.uint16), n_items)
-        _, share, blank = _coverage(rows, columns)
-        n = int(counts.sum())
-        yield pa.record_batch([[n], [share * n], [blank]], names=["n", "covered", "blank"])
-
-
-def _moments(size: int, batches: Batches) -> Batches:
-    total, gram, largest = np.zeros(size), np.zeros((size, size)), np.zeros(size)
-    for batch in batches:
-        part = _vectors(batch, np.float32)
-        total += part.sum(axis=0, dtype=np.float64)
-        largest = np.maximum(largest, np.abs(part).max(axis=0, initial=0))
-        with one_blas_thread():
-            gram += part.T @ part
-    sums = [[one.tobytes()] for one in (total, gram, largest)]
-    yield pa.record_batch(sums, names=["total", "gram", "largest"])
-
-
-def _scored(space: UserSpace, weights: np.ndarray, dtype: np.dtype, batches: Batches) -> Batches:
-    for batch in batches:
-        scores = replace(space, vectors=_vectors(batch, dtype)).scores(weights, threads=1)
-        yield pa.record_batch([batch["row"], batch["user_id"], scores], names=["row", "user_id", "score"])
-
-
-def _packed(batches: Batches) -> Batches:
-    """Each batch as one value: Spark hands the driver one row at a time, as Python objects."""
-    for batch in batches:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as stream:
-            stream.write_batch(batch)
-        yield pa.record_batch([[sink.getvalue().to_pybytes()]], names=["batch"])
-
-
-def _blobs(vectors: np.ndarray) -> pa.Array:
-    return pa.array([vector.tobytes() for vector in vectors], pa.binary())
-
-
-def _vectors(batch: pa.RecordBatch | pa.Table, dtype: Any) -> np.ndarray:
-    """The batch's vectors; at least one."""
-    return np.frombuffer(b"".join(batch["vector"].to_pylist()), dtype).reshape(len(batch), -1)
-
-
-def _counts(batch: pa.RecordBatch, n_items: int) -> sp.csr_matrix:
-    """X as `Embedding.encode` takes it."""
-    return _csr(batch["items"], WEIGHTS[batch["counts"].flatten().to_numpy()], n_items)
-
-
-def _csr(columns: pa.ListArray, data: np.ndarray, n_columns: int) -> sp.csr_matrix:
-    indptr = np.concatenate([[0], np.cumsum(pc.list_value_length(columns).to_numpy())])
-    return sp.csr_matrix((data, columns.flatten().to_numpy(), indptr), shape=(len(columns), n_columns))

@@ -64,7 +64,9 @@ class Server:
     def __init__(self, data_dir: Path, *options: str, environment: dict[str, str] | None = None) -> None:
         self.data_dir = data_dir
         self.options = options
-        self.environment = {**os.environ, "WHITEROOM_CONFIG": os.devnull, **(environment or {})}
+        # Without noise what a test sees is exact; tests of the noise set it.
+        exact = {"WHITEROOM_LIMITS_METRICS_EPSILON": "0"}
+        self.environment = {**os.environ, "WHITEROOM_CONFIG": os.devnull, **exact, **(environment or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.urls: dict[str, Any] = {}
 

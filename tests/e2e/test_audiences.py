@@ -120,17 +120,8 @@ def test_an_export_must_name_one_of_the_bins(parties: Parties, job: dict[str, An
         assert "PERCENTAGE 1, 2, 3" in message
 
 
-def test_a_seed_that_leaves_too_few_does_not_say_how_few(parties: Parties) -> None:
-    """The number of users whom the seed did not match would tell how many it did."""
-    seed = put_seed(parties.advertiser, "advertiser-seeds", "nearly-all.jsonl", parties.population.users[:-11])
-    job = generate(parties.advertiser, "nearly all", parties.configured_arn, seed)
-    assert job["status"] == "CREATE_FAILED"
-    assert job["statusDetails"]["statusCode"] == "SEED_COVERS_MODEL"
-    assert not re.findall("[0-9]", job["statusDetails"]["message"])
-
-
 def test_an_audience_too_small_to_leave_does_not_say_how_small(parties: Parties) -> None:
-    """Within one account nothing is noisy, and sizes are cut to the users that are left."""
+    """Without noise, sizes are cut to the users that are left."""
     seed = put_seed(parties.publisher, "publisher-data", "seeds/nearly-all.jsonl", parties.population.users[:-11])
     job = generate(parties.publisher, "nearly all", parties.configured_arn, seed)
     assert job["status"] == "ACTIVE", job

@@ -130,8 +130,9 @@ class Lookalike:
         Parameters
         ----------
         interactions : pyarrow Table, RecordBatch, RecordBatchReader or dataset; an iterable of RecordBatches; a data
-            frame with `__arrow_c_stream__`; a path or list of paths of Parquet or CSV files. One row an interaction;
-            repeated rows count as repeated interactions.
+            frame with `__arrow_c_stream__`; a path or list of paths of Parquet or CSV files; a Spark data frame, which
+            is worked on where its session runs (`spark.fit_on_spark`). One row an interaction; repeated rows count as
+            repeated interactions.
         schema : what the columns mean; by default user_id and item_id.
         progress : called with the share done, in [0, 1], and a phrase.
         workspace : how much memory the large arrays may take, and where they go beyond it.
@@ -144,6 +145,11 @@ class Lookalike:
         MemoryLimitError : the distinct ids alone need more memory than the workspace may use, or its disk is full.
         """
         self.noise_key_ = secrets.token_bytes(KEY_BYTES)
+        if type(interactions).__module__.startswith("pyspark."):
+            from whiteroom.engines.lookalike.spark import fit_on_spark
+
+            fit_on_spark(self, interactions, schema=schema, progress=progress, workspace=workspace, start=start)
+            return self
         tell = progress or (lambda _share, _text: None)
         with workspace or Workspace() as space:
             self._fit(interactions, schema or Schema(), tell, space, start)

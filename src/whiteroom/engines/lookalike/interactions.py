@@ -69,12 +69,12 @@ def read_interactions(
     """
     users, items = _Dictionary(schema.user_id, workspace), _Dictionary(schema.item_id, workspace)
     user_codes, item_codes = workspace.growing(np.int32), workspace.growing(np.int32)
-    categorical = {name: _Categorical(name, workspace) for name in schema.categorical}
-    numerical = {name: _Numerical(name) for name in schema.numerical}
+    categorical = {name: Categories(name, workspace) for name in schema.categorical}
+    numerical = {name: Means(name) for name in schema.numerical}
     for block in blocks(source, schema):
-        by_user = users.codes(_ids(block[schema.user_id], schema.user_id))
+        by_user = users.codes(canonical_texts(block[schema.user_id], schema.user_id))
         user_codes.append(by_user)
-        item_codes.append(items.codes(_ids(block[schema.item_id], schema.item_id)))
+        item_codes.append(items.codes(canonical_texts(block[schema.item_id], schema.item_id)))
         for name, values in categorical.items():
             values.add(block[name].combine_chunks(), by_user)
         for name, sums in numerical.items():
@@ -116,8 +116,8 @@ def canonical_seed(seed_ids: Any) -> pa.Array:
             seed_ids = pa.array([_text(value) for value in seed_ids], pa.large_string())
         if seed_ids.null_count:
             raise SeedError("The seed holds a null, which is no id.")
-        seed = _ids(pa.chunked_array([seed_ids]), "user_id").unique()
-        _check_not_empty(seed, "user_id")
+        seed = canonical_texts(pa.chunked_array([seed_ids]), "user_id").unique()
+        check_not_empty(seed, "user_id")
         return seed
     except (InteractionsError, TypeError, UnicodeEncodeError) as error:
         raise SeedError(f"The seed holds something that is no id: {error}") from error
@@ -131,7 +131,7 @@ def _text(value: Any) -> str:
     raise SeedError(f"{value!r} is no id; ids are strings or integers.")
 
 
-def _check_id_type(kind: pa.DataType, column: str) -> None:
+def check_id_type(kind: pa.DataType, column: str) -> None:
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     allowed = (
         pa.types.is_integer,
@@ -147,9 +147,9 @@ def _check_id_type(kind: pa.DataType, column: str) -> None:
         raise InteractionsError(f"Column {column} is {kind}; ids are strings or integers.")
 
 
-def _ids(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
+def canonical_texts(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
     """Ids as their canonical text. Floats that are whole numbers count as integers: nulls make them so."""
-    _check_id_type(values.type, column)
+    check_id_type(values.type, column)
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if values.null_count:
@@ -164,7 +164,7 @@ def _ids(values: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
         raise InteractionsError(f"Column {column} holds something that is no id: {error}") from error
 
 
-def _check_not_empty(ids: pa.Array, column: str) -> None:
+def check_not_empty(ids: pa.Array, column: str) -> None:
     if pc.any(pc.equal(ids, "")).as_py():
         raise InteractionsError(f"Column {column} holds an empty id.")
 
@@ -213,7 +213,7 @@ class _Dictionary:
 
     def _append(self, new: pa.Array) -> None:
         if not self.empty:
-            _check_not_empty(new, self.column)
+            check_not_empty(new, self.column)
         if len(self) + len(new) > MOST_IDS:
             raise InteractionsError(
                 f"Column {self.column} holds more than {MOST_IDS:,} distinct values. Leave out rare ones."
@@ -226,7 +226,7 @@ class _Dictionary:
         self.segments.append(new)
 
 
-class _Categorical:
+class Categories:
     """The distinct (user, value) pairs of one categorical column."""
 
     def __init__(self, column: str, workspace: Workspace) -> None:
@@ -282,7 +282,7 @@ def sorted_distinct(numbers: np.ndarray) -> np.ndarray:
     return distinct
 
 
-class _Numerical:
+class Means:
     """The sum and the count of one numerical column, by user."""
 
     def __init__(self, column: str) -> None:

@@ -113,7 +113,7 @@ def build_population(
     activity = _frequencies(data.users, len(data.user_ids))
     rows = np.arange(len(activity))
     if max_interactions is not None:
-        rows = _sample_users(data.user_ids, activity, max_interactions, random_state)
+        rows = hashed_sample(data.user_ids, activity, max_interactions, random_state)
     if max_users is not None and len(rows) > max_users:
         rows = np.sort(rows[np.argsort(-activity[rows], kind="stable")[:max_users]])
     X, repeats = _count(data, rows, activity[rows], workspace)
@@ -140,10 +140,10 @@ def sample_users(population: Population, user_ids: pa.Array, most_interactions: 
     entries = np.diff(population.X.indptr)
     if len(user_ids) != len(entries):
         raise ValueError(f"{len(user_ids):,} ids for {len(entries):,} users.")
-    return _sample_users(user_ids, entries, most_interactions, random_state)
+    return hashed_sample(user_ids, entries, most_interactions, random_state)
 
 
-def _sample_users(user_ids: pa.Array, activity: np.ndarray, most: int, random_state: int) -> np.ndarray:
+def hashed_sample(user_ids: pa.Array, activity: np.ndarray, most: int, random_state: int) -> np.ndarray:
     """All users if they fit into `most` interactions; else in the order of a keyed hash of their ids as many as fit.
 
     Whole users are kept, because a user's row is what is compared. The hash makes the sample uniform, and nearly

@@ -175,7 +175,7 @@ def make_report(
     probes : how many probe audiences, at most.
     threads : changes no result.
     """
-    users, learned_share, blank = _coverage(population.X, embedding.columns)
+    users, learned_share, blank = coverage_of(population.X, embedding.columns)
     most = np.argsort(-users, kind="stable")[:POPULAR_ITEMS]
     variance = np.cumsum(np.sort(space.spectrum)[::-1])
     return Report(
@@ -190,11 +190,11 @@ def make_report(
         popular=tuple(zip(item_ids.take(pa.array(most)).to_pylist(), users[most].tolist(), strict=True)),
         dimensions=embedding.dimensions,
         n_main_axes=int(np.searchsorted(variance, VARIANCE * variance[-1]) + 1) if variance[-1] > 0 else 0,
-        probes=_probes(population.X, item_ids, X, F, embedding, space, probes, random_state, threads),
+        probes=probe_audiences(population.X, item_ids, X, F, embedding, space, probes, random_state, threads),
     )
 
 
-def _coverage(rows: Rows, columns: np.ndarray) -> tuple[np.ndarray, float, int]:
+def coverage_of(rows: Rows, columns: np.ndarray) -> tuple[np.ndarray, float, int]:
     """(users of each item, share of the interactions that are with `columns`, users without any of them)."""
     learned = np.zeros(rows.n_items, bool)
     learned[columns] = True
@@ -212,7 +212,7 @@ def _coverage(rows: Rows, columns: np.ndarray) -> tuple[np.ndarray, float, int]:
     return users, covered / interactions, blank
 
 
-def _probes(
+def probe_audiences(
     population: Rows,
     item_ids: pa.Array,
     X: sp.csr_matrix,

@@ -32,11 +32,11 @@ from whiteroom.engines.lookalike import spark_batches as batches
 from whiteroom.engines.lookalike.embedding import Start, learn_embedding
 from whiteroom.engines.lookalike.errors import InteractionsError
 from whiteroom.engines.lookalike.features import feature_columns
-from whiteroom.engines.lookalike.interactions import _Categorical, _check_id_type, _Numerical, read_interactions
-from whiteroom.engines.lookalike.matrix import MOST_REPEATS, _sample_users
+from whiteroom.engines.lookalike.interactions import Categories, Means, check_id_type, read_interactions
+from whiteroom.engines.lookalike.matrix import MOST_REPEATS, hashed_sample
 from whiteroom.engines.lookalike.model import Lookalike
 from whiteroom.engines.lookalike.privacy import KEY_BYTES
-from whiteroom.engines.lookalike.report import POPULAR_ITEMS, VARIANCE, Report, _probes
+from whiteroom.engines.lookalike.report import POPULAR_ITEMS, VARIANCE, Report, probe_audiences
 from whiteroom.engines.lookalike.sources import Schema, check_columns
 from whiteroom.engines.lookalike.space import UserSpace, user_space
 from whiteroom.engines.lookalike.workspace import Workspace
@@ -99,7 +99,7 @@ def fit_on_spark(
         tell(0.0, "counting")
         rows, popularity = _count(model, interactions, schema, cache)
         F, model.feature_names_ = _features(interactions, schema, model.user_ids_)
-        sample = _sample_users(model.user_ids_, rows.entries, model.learning_interactions, model.random_state)
+        sample = hashed_sample(model.user_ids_, rows.entries, model.learning_interactions, model.random_state)
         X = rows.take(sample)
         model.embedding_ = learn_embedding(
             X,
@@ -299,7 +299,9 @@ def _report(model: Lookalike, rows: ClusterRows, users: np.ndarray, X: sp.csr_ma
         popular=tuple(zip(model.item_ids_.take(pa.array(most)).to_pylist(), users[most].tolist(), strict=True)),
         dimensions=embedding.dimensions,
         n_main_axes=int(np.searchsorted(variance, VARIANCE * variance[-1]) + 1) if variance[-1] > 0 else 0,
-        probes=_probes(there, model.item_ids_, X, F, embedding, space, model.probes, model.random_state, model.threads),
+        probes=probe_audiences(
+            there, model.item_ids_, X, F, embedding, space, model.probes, model.random_state, model.threads
+        ),
     )
 
 
@@ -321,17 +323,17 @@ def _check(interactions: DataFrame, schema: Schema) -> None:
     check_columns(interactions.columns, schema)
     kinds = to_arrow_schema(interactions.select(*(_named(name, name) for name in schema.columns)).schema)
     for name in (schema.user_id, schema.item_id):
-        _check_id_type(kinds.field(name).type, name)
+        check_id_type(kinds.field(name).type, name)
     for name in schema.categorical:
-        _Categorical(name, Workspace()).add(pa.array([], kinds.field(name).type), np.empty(0, np.int32))
+        Categories(name, Workspace()).add(pa.array([], kinds.field(name).type), np.empty(0, np.int32))
     for name in schema.numerical:
-        _Numerical(name).add(pa.chunked_array([], kinds.field(name).type), np.empty(0, np.int32), 0)
+        Means(name).add(pa.chunked_array([], kinds.field(name).type), np.empty(0, np.int32), 0)
 
 
 def _kept_users(model: Lookalike, user_ids: pa.Array, activity: np.ndarray) -> np.ndarray:
     rows = np.arange(len(activity))
     if model.max_interactions is not None:
-        rows = _sample_users(user_ids, activity, model.max_interactions, model.random_state)
+        rows = hashed_sample(user_ids, activity, model.max_interactions, model.random_state)
     if model.max_users is not None and len(rows) > model.max_users:
         rows = np.sort(rows[np.argsort(-activity[rows], kind="stable")[: model.max_users]])
     return rows

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 import scipy.sparse as sp
 
 from whiteroom.engines.lookalike.embedding import Embedding, one_blas_thread
-from whiteroom.engines.lookalike.interactions import _check_not_empty, _ids
+from whiteroom.engines.lookalike.interactions import canonical_texts, check_not_empty
 from whiteroom.engines.lookalike.matrix import WEIGHTS, Rows
-from whiteroom.engines.lookalike.report import _coverage
+from whiteroom.engines.lookalike.report import coverage_of
 from whiteroom.engines.lookalike.sources import Schema
 from whiteroom.engines.lookalike.space import UserSpace
 
@@ -30,8 +30,8 @@ def canonical(schema: Schema, batches: Batches) -> Batches:
     for batch in batches:
         for name, column in (("user_id", schema.user_id), ("item_id", schema.item_id)):
             if (at := batch.schema.get_field_index(name)) >= 0:
-                texts = _ids(pa.chunked_array([batch[name]]), column).combine_chunks()
-                _check_not_empty(texts, column)
+                texts = canonical_texts(pa.chunked_array([batch[name]]), column).combine_chunks()
+                check_not_empty(texts, column)
                 batch = batch.set_column(at, name, texts.cast(pa.string()))
         yield batch
 
@@ -61,7 +61,7 @@ def covered(shared: Any, n_items: int, batches: Batches) -> Batches:
         X = counts(batch, n_items)
         repeats = batch["counts"].flatten().to_numpy()
         rows = Rows(X.indptr.astype(np.int64), X.indices, repeats.astype(np.uint16), n_items)
-        _, share, blank = _coverage(rows, columns)
+        _, share, blank = coverage_of(rows, columns)
         n = int(repeats.sum())
         yield pa.record_batch([[n], [share * n], [blank]], names=["n", "covered", "blank"])
 

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -34,12 +34,14 @@ from whiteroom.engines.lookalike.errors import InteractionsError
 from whiteroom.engines.lookalike.features import feature_columns
 from whiteroom.engines.lookalike.interactions import Categories, Means, check_id_type, read_interactions
 from whiteroom.engines.lookalike.matrix import MOST_REPEATS, hashed_sample
-from whiteroom.engines.lookalike.model import Lookalike
 from whiteroom.engines.lookalike.privacy import KEY_BYTES
 from whiteroom.engines.lookalike.report import POPULAR_ITEMS, VARIANCE, Report, probe_audiences
 from whiteroom.engines.lookalike.sources import Schema, check_columns
 from whiteroom.engines.lookalike.space import UserSpace, user_space
 from whiteroom.engines.lookalike.workspace import Workspace
+
+if TYPE_CHECKING:
+    from whiteroom.engines.lookalike.model import Lookalike
 
 try:
     from pyspark.errors import PythonException

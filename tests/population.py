@@ -80,11 +80,11 @@ def register_table(server: Server, account: Account, table: str, location: str, 
 
 def train(account: Account, name: str, table: str, **options: Any) -> dict[str, Any]:
     """Dataset and model of one name; the model's document once it has come to an end."""
-    schema = options.pop("schema", None)
+    schema, seconds = options.pop("schema", None), options.pop("seconds", 120)
     dataset = account.ml.create_training_dataset(**dataset_request(account, name, table, schema))
     arn = dataset["trainingDatasetArn"]
     model = account.ml.create_audience_model(name=name, trainingDatasetArn=arn, **options)
-    return wait(account.ml.get_audience_model, audienceModelArn=model["audienceModelArn"])
+    return wait(account.ml.get_audience_model, seconds, audienceModelArn=model["audienceModelArn"])
 
 
 def configure(account: Account, name: str, model_arn: str, output: str, **options: Any) -> str:

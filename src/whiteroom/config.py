@@ -152,6 +152,12 @@ class Settings:
     """Format of exported audiences: `jsonl` or `csv`."""
     random_state: int = 0
     """Seed of the lookalike engine's sampling: the same data and state give the same audiences."""
+    spark_master: str = ""
+    """Spark master on which audience models of many interactions are trained, such as `local[*]` or `spark://host:7077`
+    (the extra `spark`, and Java). Its machines must see the data directory. Empty: never."""
+    spark_from_interactions: int = 200_000_000
+    """From so many interactions on, `spark_master` is used. Models with `kmsKeyArn` are never trained there: nothing of
+    theirs may lie on a disk unencrypted."""
 
     @property
     def sqlalchemy_url(self) -> str:

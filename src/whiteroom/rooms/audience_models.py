@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
@@ -40,6 +43,8 @@ GLUE_TYPES = {
 }
 PROBES = 10
 """Audiences of the training data themselves on which a model's quality is reported to its owner."""
+ROWS_PER_FILE = 5_000_000
+"""Of the copy that Spark reads: one file is one task's."""
 LAST_SECOND = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
 
 kinds.serve_get(AUDIENCE_MODEL)
@@ -145,17 +150,67 @@ def _fit(room: Room, work: Work) -> Lookalike:
     )
     # What does not fit goes into files beside the result; of a model that is encrypted, nothing may.
     workspace = Workspace(work.directory, work.memory_bytes // 2, spills=payload["kmsKeyArn"] is None)
+    rows = _interactions(batches, columns, payload["start"], payload["end"])
     try:
-        model.fit(
-            _interactions(batches, columns, payload["start"], payload["end"]),
-            schema=schema,
-            progress=work.progress,
-            workspace=workspace,
-        )
+        with _on_spark_if_many(room, work, rows) as interactions:
+            model.fit(interactions, schema=schema, progress=work.progress, workspace=workspace)
     except InteractionsError as error:
         raise JobError("INVALID_TRAINING_DATA", str(error)) from error
     _check_minimums(model, limits)
     return model
+
+
+@contextmanager
+def _on_spark_if_many(room: Room, work: Work, rows: Iterator[pa.RecordBatch]) -> Iterator[Any]:
+    """The rows to train on: as they come, or as a Spark data frame where the settings ask for one.
+
+    The cluster does not know whose bucket is whose, so it gets a copy of the rows and not their place.
+    """
+    settings = room.settings
+    if not settings.spark_master or work.job.payload["kmsKeyArn"]:
+        yield rows
+        return
+    import pyarrow.dataset as ds
+
+    with TemporaryDirectory(dir=work.directory, prefix="rows-") as copy:
+        work.progress(0.0, "copying the interactions")
+        count = _copied(rows, Path(copy))
+        if count < settings.spark_from_interactions:
+            yield ds.dataset(copy, format="parquet")
+            return
+        from whiteroom.engines.lookalike.spark import session
+
+        options = {
+            "spark.driver.memory": f"{work.memory_bytes // 4 >> 20}m",
+            "spark.sql.shuffle.partitions": str(max(2, count // ROWS_PER_FILE)),
+            "spark.ui.enabled": "false",
+            "spark.ui.showConsoleProgress": "false",
+        }
+        cluster = session(settings.spark_master, options)
+        try:
+            yield cluster.read.parquet(Path(copy).absolute().as_uri())
+        finally:
+            cluster.stop()
+
+
+def _copied(rows: Iterator[pa.RecordBatch], into: Path) -> int:
+    """Write the rows to Parquet files of a few million each; how many they were."""
+    import pyarrow.parquet as pq
+
+    count, writer, left = 0, None, 0
+    try:
+        for batch in rows:
+            if writer is None or left <= 0:
+                if writer is not None:
+                    writer.close()
+                writer = pq.ParquetWriter(into / f"{count:015d}.parquet", batch.schema)
+                left = ROWS_PER_FILE
+            writer.write_batch(batch)
+            count, left = count + batch.num_rows, left - batch.num_rows
+    finally:
+        if writer is not None:
+            writer.close()
+    return count
 
 
 def _out_of_memory(work: Work) -> JobError:

@@ -210,3 +210,8 @@ def test_an_id_that_is_none_is_refused_by_its_column(column: str, bad: object) -
     columns[column] = [1.0, bad] if isinstance(bad, float) else [bad, "b"]
     with pytest.raises(InteractionsError, match=column):
         small().fit(pa.table(columns))
+
+
+def test_a_precision_that_is_none_is_refused_before_anything_is_read() -> None:
+    with pytest.raises(ValueError, match="precision must be one of float32, float16, int8, not 'float64'"):
+        Lookalike(precision="float64").fit(iter([]))

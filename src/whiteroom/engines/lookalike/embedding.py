@@ -16,6 +16,8 @@ from functools import cache, partial
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import scipy.linalg as sl
 import scipy.sparse as sp
 
@@ -206,12 +208,9 @@ class Start:
     als: tuple[np.ndarray, ...]
 
     @classmethod
-    def of(cls, earlier: Embedding, items: np.ndarray) -> Start:
-        """
-        Parameters
-        ----------
-        items : int, for each item of the new model its position among the items of the earlier one, or -1.
-        """
+    def of(cls, earlier: Embedding, earlier_item_ids: pa.Array, item_ids: pa.Array) -> Start:
+        """What `earlier` learned of the items that have these ids."""
+        items = pc.fill_null(pc.index_in(item_ids, value_set=earlier_item_ids), -1).to_numpy(zero_copy_only=False)
         at = np.full(len(earlier.weighting.idf) + 1, -1)  # the last place is that of -1
         at[earlier.columns] = np.arange(len(earlier.columns))
         rows = at[items]

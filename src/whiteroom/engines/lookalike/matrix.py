@@ -111,11 +111,7 @@ def build_population(
     MemoryLimitError : the disk is full.
     """
     activity = _frequencies(data.users, len(data.user_ids))
-    rows = np.arange(len(activity))
-    if max_interactions is not None:
-        rows = hashed_sample(data.user_ids, activity, max_interactions, random_state)
-    if max_users is not None and len(rows) > max_users:
-        rows = np.sort(rows[np.argsort(-activity[rows], kind="stable")[:max_users]])
+    rows = kept_users(data.user_ids, activity, max_interactions, max_users, random_state)
     X, repeats = _count(data, rows, activity[rows], workspace)
     popularity = _frequencies(X.indices, X.n_items)
     columns = np.flatnonzero(popularity)
@@ -141,6 +137,18 @@ def sample_users(population: Population, user_ids: pa.Array, most_interactions: 
     if len(user_ids) != len(entries):
         raise ValueError(f"{len(user_ids):,} ids for {len(entries):,} users.")
     return hashed_sample(user_ids, entries, most_interactions, random_state)
+
+
+def kept_users(
+    user_ids: pa.Array, activity: np.ndarray, max_interactions: int | None, max_users: int | None, random_state: int
+) -> np.ndarray:
+    """The users within the caps, ascending: of too many interactions a sample, of too many users the busiest."""
+    rows = np.arange(len(activity))
+    if max_interactions is not None:
+        rows = hashed_sample(user_ids, activity, max_interactions, random_state)
+    if max_users is not None and len(rows) > max_users:
+        rows = np.sort(rows[np.argsort(-activity[rows], kind="stable")[:max_users]])
+    return rows
 
 
 def hashed_sample(user_ids: pa.Array, activity: np.ndarray, most: int, random_state: int) -> np.ndarray:

@@ -45,6 +45,7 @@ PARAMETERS = (
     "max_items",
     "probes",
 )
+PRECISIONS = ("float32", "float16", "int8")
 
 
 class Lookalike:
@@ -144,6 +145,10 @@ class Lookalike:
         InteractionsError : no rows, missing columns, null or empty ids, unusable types.
         MemoryLimitError : the distinct ids alone need more memory than the workspace may use, or its disk is full.
         """
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, not {self.precision!r}.")
+        if start is not None:
+            start._check_fitted()
         self.noise_key_ = secrets.token_bytes(KEY_BYTES)
         if type(interactions).__module__.startswith("pyspark."):
             from whiteroom.engines.lookalike.spark import fit_on_spark
@@ -186,7 +191,7 @@ class Lookalike:
             random_state=self.random_state,
             threads=self.threads,
             progress=lambda share, text: tell(0.5 + 0.2 * share, f"learning: {text}"),
-            start=None if start is None else self._start(start),
+            start=None if start is None else Start.of(start.embedding_, start.item_ids_, self.item_ids_),
         )
         self._encode(population.X, F, tell, workspace)
         self.report_ = make_report(
@@ -200,11 +205,6 @@ class Lookalike:
             random_state=self.random_state,
             threads=self.threads,
         )
-
-    def _start(self, earlier: Lookalike) -> Start:
-        earlier._check_fitted()
-        positions = pc.index_in(self.item_ids_, value_set=earlier.item_ids_)
-        return Start.of(earlier.embedding_, pc.fill_null(positions, -1).to_numpy(zero_copy_only=False))
 
     def _encode(self, rows: Rows, F: sp.csr_matrix, tell: Progress, workspace: Workspace) -> None:
         size = self.embedding_.dimensions

@@ -33,7 +33,7 @@ from whiteroom.engines.lookalike.embedding import Start, learn_embedding
 from whiteroom.engines.lookalike.errors import InteractionsError
 from whiteroom.engines.lookalike.features import feature_columns
 from whiteroom.engines.lookalike.interactions import Categories, Means, check_id_type, read_interactions
-from whiteroom.engines.lookalike.matrix import MOST_REPEATS, hashed_sample
+from whiteroom.engines.lookalike.matrix import MOST_REPEATS, hashed_sample, kept_users
 from whiteroom.engines.lookalike.privacy import KEY_BYTES
 from whiteroom.engines.lookalike.report import POPULAR_ITEMS, VARIANCE, Report, probe_audiences
 from whiteroom.engines.lookalike.sources import Schema, check_columns
@@ -111,7 +111,7 @@ def fit_on_spark(
             random_state=model.random_state,
             threads=model.threads,
             progress=lambda share, text: tell(0.5 + 0.2 * share, f"learning: {text}"),
-            start=None if start is None else _start(model, start),
+            start=None if start is None else Start.of(start.embedding_, start.item_ids_, model.item_ids_),
         )
         encoded = _encode(model, rows, F, cache)
         mean, gram, largest = encoded.moments()
@@ -246,7 +246,8 @@ def _count(
     pairs = cache(texts.groupBy("user_id", "item_id").agg(fn.count("*").alias("n")))
     if model.max_interactions is not None or model.max_users is not None:
         activity = pairs.groupBy("user_id").agg(fn.sum("n").alias("n")).sort("user_id").toArrow()
-        kept = _kept_users(model, _large(activity["user_id"]), activity["n"].to_numpy())
+        caps = (model.max_interactions, model.max_users, model.random_state)
+        kept = kept_users(_large(activity["user_id"]), activity["n"].to_numpy(), *caps)
         if len(kept) < len(activity):
             users = spark.createDataFrame(activity.select(["user_id"]).take(kept))
             pairs = pairs.join(users, "user_id", "left_semi")
@@ -332,15 +333,6 @@ def _check(interactions: DataFrame, schema: Schema) -> None:
         Means(name).add(pa.chunked_array([], kinds.field(name).type), np.empty(0, np.int32), 0)
 
 
-def _kept_users(model: Lookalike, user_ids: pa.Array, activity: np.ndarray) -> np.ndarray:
-    rows = np.arange(len(activity))
-    if model.max_interactions is not None:
-        rows = hashed_sample(user_ids, activity, model.max_interactions, model.random_state)
-    if model.max_users is not None and len(rows) > model.max_users:
-        rows = np.sort(rows[np.argsort(-activity[rows], kind="stable")[: model.max_users]])
-    return rows
-
-
 def _rows(coded: DataFrame) -> DataFrame:
     """One row a user, sorted: user_id, total (interactions), items ascending, counts (of each), id (see ROW_BITS)."""
     entry = fn.struct("item", fn.least("n", fn.lit(MOST_REPEATS)).cast("int").alias("count"))
@@ -380,11 +372,6 @@ def _features(interactions: DataFrame, schema: Schema, user_ids: pa.Array) -> tu
         numerical={named[alias]: means for alias, means in data.numerical.items()},
     )
     return feature_columns(data, pc.index_in(user_ids, value_set=data.user_ids).to_numpy())
-
-
-def _start(model: Lookalike, earlier: Lookalike) -> Start:
-    positions = pc.index_in(model.item_ids_, value_set=earlier.item_ids_)
-    return Start.of(earlier.embedding_, pc.fill_null(positions, -1).to_numpy(zero_copy_only=False))
 
 
 @contextmanager
